@@ -1,0 +1,43 @@
+//! Links, addresses, routes, neighbours, bridges and nftables as typed desired state, pure Rust over netlink.
+//!
+//! Every module has the same shape. What should be is a plain value (`LinkSpec`, `RouteSpec`, …). A *dump* says
+//! what is. A pure `plan` compares the two and gives the changes, in the order in which they are safe to make.
+//! *Applying* makes them and reports each one that failed. So a second run changes nothing, and a run that was
+//! cut short is finished by the next one.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), stampede_netlink::Error> {
+//! use stampede_netlink::{Netlink, link::{LinkKind, LinkSpec}};
+//! let netlink = Netlink::open()?;
+//! let bridge = LinkSpec { mtu: Some(1380), ..LinkSpec::new("stampede0", LinkKind::Bridge) };
+//! let ensured = netlink.ensure_link(&bridge).await?;
+//! println!("index {}, {} changes", ensured.index, ensured.changes.len());
+//! # Ok(()) }
+//! ```
+//!
+//! The wire: [`Netlink`] owns one socket for NETLINK_ROUTE and one for NETLINK_NETFILTER. Messages of the first
+//! are encoded by `netlink-packet-route`; those of nftables by an encoder of our own ([`nftables`]). Requests and
+//! answers go through a small engine of our own (`socket`), because it sends several messages in one system call,
+//! which the start of a container needs, and keeps the kernel's own words of an error, which an operator needs.
+//!
+//! Nothing here knows what Stampede is, but for [`route::PROTOCOL`].
+
+pub mod address;
+mod attribute;
+mod error;
+mod handle;
+pub mod link;
+pub mod namespace;
+pub mod neighbour;
+pub mod nftables;
+pub mod notify;
+mod outcome;
+pub mod route;
+mod socket;
+pub mod sysctl;
+mod types;
+
+pub use error::{Error, RequestError};
+pub use handle::Netlink;
+pub use outcome::Outcome;
+pub use types::{InvalidAddress, Mac, Prefix};
