@@ -1,0 +1,81 @@
+# For scripts/quickstart, scripts/test and scripts/bench: what they need on a Debian machine, and the build.
+# shellcheck shell=sh
+
+tree=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "$0")")/.." && pwd)
+# The profile of what is run on the lab: `release` unless told.
+profile=${STAMPEDE_PROFILE:-release}
+export PATH="$PATH:/usr/sbin:/sbin"
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+fail() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || fail "only root can do this: it makes network namespaces and starts systemd in containers"
+}
+
+# missing THING PACKAGE …: prints the packages whose thing (a program, or a file by its path) is not there.
+missing() {
+    while [ $# -ge 2 ]; do
+        case $1 in
+            /*) [ -e "$1" ] || printf '%s ' "$2" ;;
+            *) command -v "$1" >/dev/null 2>&1 || printf '%s ' "$2" ;;
+        esac
+        shift 2
+    done
+}
+
+# install_packages PACKAGE …: nothing where there is none to install.
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    command -v apt-get >/dev/null 2>&1 || fail "missing here, and there is no apt-get to bring it: $*"
+    [ "$(id -u)" = 0 ] || fail "missing here, and only root can install it: $*"
+    say "installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    set -- -qq -y -o DPkg::Lock::Timeout=120 --no-install-recommends install "$@"
+    log=$(mktemp)
+    # A fresh machine's package lists are empty or old: they are fetched when the first try fails.
+    if ! apt-get "$@" >"$log" 2>&1; then
+        { apt-get -qq -o DPkg::Lock::Timeout=120 update && apt-get "$@"; } >"$log" 2>&1 || {
+            tail -n 20 "$log" >&2
+            rm -f "$log"
+            fail "apt-get could not install what is missing"
+        }
+    fi
+    rm -f "$log"
+}
+
+# What building needs: a linker, and the .proto files that etcd's own are written with.
+install_build() {
+    # shellcheck disable=SC2046 # words on purpose
+    install_packages $(missing cc gcc /usr/include/stdio.h libc6-dev protoc protobuf-compiler \
+        /usr/include/google/protobuf/empty.proto libprotobuf-dev python3 python3)
+    command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    command -v cargo >/dev/null 2>&1 || fail "cargo is not there: Rust 1.90 or later is needed, with clippy and rustfmt. Install it by rustup; then
+run this again."
+}
+
+# What the lab needs beside it.
+install_lab() {
+    # shellcheck disable=SC2046
+    install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq)
+}
+
+# What the Rust tests need: a real etcd, nft and ip to look at what the agent made.
+install_tests() {
+    # shellcheck disable=SC2046
+    install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables)
+}
+
+# The agent, for the lab.
+build() {
+    if [ "$profile" = dev ]; then directory=debug; else directory=$profile; fi
+    cargo build --locked --profile "$profile" --manifest-path "$tree/Cargo.toml" --bin stampede || return 1
+    STAMPEDE_BINARY=${CARGO_TARGET_DIR:-$tree/target}/$directory/stampede
+    export STAMPEDE_BINARY
+}
