@@ -1,0 +1,354 @@
+//! Who asks: an account, by API key, or root by the Unix socket.
+//!
+//! A key's secret is kept as an Argon2 hash and checked at most once a minute: what was right is remembered under a
+//! keyed digest (the key is random and lives with the process), and forgotten as soon as the credential or its account
+//! is seen to change. Who guesses is slowed down: after each failure, the next try of the same key from the same
+//! address waits twice as long.
+
+use super::cache::{Cache, Glance};
+use super::error::ApiError;
+use super::secret;
+use crate::environment::Environment;
+use crate::orchestration::KEY_NAMES;
+use crate::resource::declaration::Type;
+use crate::resource::validation::Writer;
+use crate::resource::{Resource, State};
+use crate::store::{Revision, Store, decode, key};
+use axum::http::StatusCode;
+use base64::Engine;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// The account of the cluster's administrator.
+pub const ADMIN: u64 = 1;
+/// The field that holds a secret's hash. No type declares it, so that it is never shown.
+pub const SECRET_HASH: &str = "secretHash";
+
+const REMEMBERED: Duration = Duration::from_secs(60);
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+/// A try that would wait longer is turned away.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+const FAILURES_FORGOTTEN: Duration = Duration::from_secs(900);
+/// So many are remembered; past it, the oldest go.
+const MOST_REMEMBERED: usize = 10_000;
+
+/// An account, as far as its rights go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    pub account: u64,
+    pub role: Role,
+}
+
+/// What an account's kind lets it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sees and changes everything.
+    Admin,
+    /// Sees everything.
+    ReadAdmin,
+    /// Sees what it owns and what is public, and changes what it owns.
+    User,
+}
+
+impl Role {
+    fn of(kind: &str) -> Self {
+        match kind {
+            "admin" | "system" | "service" => Self::Admin,
+            "readAdmin" => Self::ReadAdmin,
+            _ => Self::User,
+        }
+    }
+}
+
+impl Principal {
+    pub const ADMIN: Self = Self { account: ADMIN, role: Role::Admin };
+
+    pub fn sees_all(&self) -> bool {
+        self.role != Role::User
+    }
+
+    pub fn writer(&self) -> Writer {
+        if self.role == Role::Admin { Writer::Admin } else { Writer::Other }
+    }
+
+    /// Whether it may change anything at all.
+    pub fn may_change(&self) -> bool {
+        self.role != Role::ReadAdmin
+    }
+
+    /// Whether it is shown that row.
+    pub fn sees(&self, base: &str, resource: &Resource) -> bool {
+        self.sees_all() || self.owns(base, resource) || resource.get("isPublic") == Some(true)
+    }
+
+    /// Whether it may change that row.
+    pub fn may_write(&self, declared: &Type, resource: &Resource) -> bool {
+        match self.role {
+            Role::Admin => true,
+            Role::ReadAdmin => false,
+            Role::User => !declared.admin_writes && self.owns(declared.base, resource),
+        }
+    }
+
+    fn owns(&self, base: &str, resource: &Resource) -> bool {
+        if base == "account" { resource.id == self.account } else { resource.account_id == Some(self.account) }
+    }
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Authenticator {
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+    /// Of the digests in memory.
+    digest_key: [u8; 32],
+    verified: Mutex<HashMap<String, Verified>>,
+    failures: Mutex<HashMap<(String, Option<IpAddr>), Failures>>,
+    /// Argon2 takes 19 MiB and a processor each time.
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Clone, Debug)]
+struct Verified {
+    digest: [u8; 32],
+    principal: Principal,
+    until: Instant,
+    /// Base type, number and revision of what it rests on.
+    rests_on: [(&'static str, u64, Revision); 2],
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    next_try: Instant,
+}
+
+impl Authenticator {
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, environment: &Environment) -> Self {
+        let mut digest_key = [0; 32];
+        environment.random.fill(&mut digest_key);
+        Self {
+            store,
+            cache,
+            digest_key,
+            verified: Mutex::default(),
+            failures: Mutex::default(),
+            turns: Arc::new(Semaphore::new(2)),
+        }
+    }
+
+    /// The account of an `Authorization` header.
+    ///
+    /// # Errors
+    /// 401 where there is none or it is wrong, 503 where that cannot be found out.
+    pub async fn authenticate(&self, header: Option<&str>, from: Option<IpAddr>) -> Result<Principal, ApiError> {
+        let Some((public, secret)) = header.and_then(basic) else {
+            return Err(refused(
+                "sign in with an API key: Basic authentication, its publicValue and secretValue; \
+                                on a host, root makes one with `stampede api-key create`",
+            ));
+        };
+        let digest: [u8; 32] = Sha256::new().chain_update(self.digest_key).chain_update(&secret).finalize().into();
+        if let Some(principal) = self.remembered(&public, &digest) {
+            return Ok(principal);
+        }
+        let slot = (public, from);
+        self.take_turn(&slot).await?;
+        match self.verify(&slot.0, secret).await? {
+            Some((principal, rests_on)) => {
+                lock(&self.failures).remove(&slot);
+                // By these a change is noticed before the minute is over.
+                self.cache.keep("credential");
+                self.cache.keep("account");
+                let until = Instant::now() + REMEMBERED;
+                let mut verified = lock(&self.verified);
+                if verified.len() >= MOST_REMEMBERED {
+                    verified.retain(|_, entry| entry.until > Instant::now());
+                }
+                verified.insert(slot.0, Verified { digest, principal: principal.clone(), until, rests_on });
+                Ok(principal)
+            }
+            None => {
+                self.failed(slot);
+                Err(refused("this API key is not known, is not active, or its secret is another; check both parts"))
+            }
+        }
+    }
+
+    fn remembered(&self, public: &str, digest: &[u8; 32]) -> Option<Principal> {
+        let entry = lock(&self.verified).get(public).cloned()?;
+        let changed = entry.rests_on.iter().any(|&(base, id, revision)| match self.cache.glance(base, id) {
+            Some(Glance::At(seen)) => seen > revision,
+            Some(Glance::Absent { upto }) => upto >= revision,
+            None => false,
+        });
+        if changed || entry.until <= Instant::now() {
+            lock(&self.verified).remove(public);
+            return None;
+        }
+        bool::from(entry.digest.ct_eq(digest)).then_some(entry.principal)
+    }
+
+    /// Waits as long as earlier failures ask for.
+    async fn take_turn(&self, slot: &(String, Option<IpAddr>)) -> Result<(), ApiError> {
+        let until = {
+            let mut failures = lock(&self.failures);
+            let Some(entry) = failures.get_mut(slot) else { return Ok(()) };
+            let now = Instant::now();
+            let until = entry.next_try.max(now);
+            if until - now > LONGEST_WAIT {
+                return Err(refused("too many failed sign-ins with this key from this address; wait half a minute"));
+            }
+            // Tries at one time queue up behind each other.
+            entry.next_try = until + delay(entry.count);
+            until
+        };
+        tokio::time::sleep_until(until).await;
+        Ok(())
+    }
+
+    fn failed(&self, slot: (String, Option<IpAddr>)) {
+        let now = Instant::now();
+        let mut failures = lock(&self.failures);
+        if failures.len() >= MOST_REMEMBERED {
+            failures.retain(|_, entry| entry.next_try + FAILURES_FORGOTTEN > now);
+        }
+        if failures.len() >= MOST_REMEMBERED {
+            failures.clear();
+        }
+        let entry = failures.entry(slot).or_insert(Failures { count: 0, next_try: now });
+        entry.count = if entry.next_try + FAILURES_FORGOTTEN < now { 1 } else { entry.count.saturating_add(1) };
+        entry.next_try = entry.next_try.max(now + delay(entry.count));
+        // The 1st, 2nd, 4th, 8th: enough to see it, too little to fill a disk.
+        if entry.count.is_power_of_two() {
+            tracing::warn!(failures = entry.count, "sign-ins with an API key fail");
+        }
+    }
+
+    async fn verify(
+        &self,
+        public: &str,
+        secret: Vec<u8>,
+    ) -> Result<Option<(Principal, [(&'static str, u64, Revision); 2])>, ApiError> {
+        let Some((credential, credential_revision)) = self.credential(public).await? else { return Ok(None) };
+        let hash: Option<String> = credential.get(SECRET_HASH);
+        let (Some(hash), Some(account)) = (hash, credential.account_id) else { return Ok(None) };
+        if credential.state != State::Active || credential.get::<String>("publicValue").as_deref() != Some(public) {
+            return Ok(None);
+        }
+        if !self.matches(secret, hash).await? {
+            return Ok(None);
+        }
+        let Some((account, account_revision)) = self.row("account", account).await? else { return Ok(None) };
+        if account.state != State::Active {
+            return Ok(None);
+        }
+        let principal = Principal { account: account.id, role: Role::of(&account.kind) };
+        let rests_on = [("credential", credential.id, credential_revision), ("account", account.id, account_revision)];
+        Ok(Some((principal, rests_on)))
+    }
+
+    async fn matches(&self, secret: Vec<u8>, hash: String) -> Result<bool, ApiError> {
+        let _turn = self.turns.acquire().await.map_err(|_| ApiError::internal())?;
+        tokio::task::spawn_blocking(move || secret::verify(&secret, &hash)).await.map_err(|_| ApiError::internal())
+    }
+
+    /// The credential with this public value, and the revision at which it was so.
+    async fn credential(&self, public: &str) -> Result<Option<(Resource, Revision)>, ApiError> {
+        match self.store.get(&key::name(KEY_NAMES, public)).await {
+            Ok(lookup) => {
+                let Some(entry) = lookup.entry else { return Ok(None) };
+                self.row("credential", decode(&entry)?).await
+            }
+            Err(error) => {
+                // Nobody to ask: what is known has to do.
+                let known = self.cache.select("credential", |row| {
+                    row.removed.is_none() && row.get::<String>("publicValue").as_deref() == Some(public)
+                });
+                match known.await {
+                    Ok(mut known) => Ok(known.value.pop().map(|row| (row.as_ref().clone(), Revision(0)))),
+                    Err(_) => Err(error.into()),
+                }
+            }
+        }
+    }
+
+    async fn row(&self, base: &'static str, id: u64) -> Result<Option<(Resource, Revision)>, ApiError> {
+        match self.store.get(&key::resource(base, id)).await {
+            Ok(lookup) => match lookup.entry {
+                Some(entry) => Ok(Some((decode(&entry)?, entry.mod_revision))),
+                None => Ok(None),
+            },
+            Err(error) => match self.cache.select(base, |row| row.id == id).await {
+                Ok(mut known) => Ok(known.value.pop().map(|row| (row.as_ref().clone(), Revision(0)))),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a header holds a key at all.
+pub fn is_basic(header: &str) -> bool {
+    basic(header).is_some()
+}
+
+fn refused(message: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, message)
+}
+
+/// How long to wait after so many failures: 250 ms, doubled each time, up to 32 s.
+fn delay(failures: u32) -> Duration {
+    FIRST_DELAY * (1 << failures.saturating_sub(1).min(7))
+}
+
+/// The public and the secret value of a Basic header; `None` where it holds none (as `None:None`, which the Python
+/// bindings send when they have no keys).
+fn basic(header: &str) -> Option<(String, Vec<u8>)> {
+    let (scheme, value) = header.trim().split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let text = base64::engine::general_purpose::STANDARD.decode(value.trim()).ok()?;
+    let at = text.iter().position(|&byte| byte == b':')?;
+    let public = std::str::from_utf8(&text[..at]).ok()?.to_owned();
+    let secret = text[at + 1..].to_vec();
+    if (public.as_str(), secret.as_slice()) == ("None", b"None") || !secret::fit_for_public(&public) {
+        return None;
+    }
+    Some((public, secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(text: &str) -> String {
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+    }
+
+    #[test]
+    fn headers_in_all_ways() {
+        assert_eq!(basic(&encoded("a:b:c")), Some(("a".into(), b"b:c".to_vec())));
+        assert_eq!(basic(&encoded("a:")), Some(("a".into(), Vec::new())));
+        for header in ["", "Basic", "Basic !", "Bearer abc", &encoded("None:None"), &encoded(":x"), &encoded("a")] {
+            assert_eq!(basic(header), None, "{header}");
+        }
+    }
+
+    #[test]
+    fn each_failure_waits_longer_up_to_a_limit() {
+        assert_eq!(delay(1), FIRST_DELAY);
+        assert!((1..40).all(|count| delay(count) <= delay(count + 1)));
+        assert_eq!(delay(u32::MAX), Duration::from_secs(32));
+    }
+}

@@ -1,0 +1,265 @@
+//! What this agent knows of the cluster's resources, for reads.
+//!
+//! The first list of a type starts a mirror of it, which is dropped after ten idle minutes. One resource by its id is
+//! read through the store; where that does not answer, the mirror says what it last knew. A read waits until the mirror
+//! has what this node itself wrote last. What is not fresh is marked so. Nothing is decided here: decisions compare
+//! revisions in the store.
+
+use crate::environment::Environment;
+use crate::membership::record::{Alive, Host};
+use crate::resource::{Resource, types};
+use crate::store::mirror::{Freshness, Mirror};
+use crate::store::{self, Revision, Store, decode, key};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An unused mirror is kept this long.
+const IDLE: Duration = Duration::from_secs(600);
+/// To list a type for the first time.
+const FIRST_LIST: Duration = Duration::from_secs(5);
+/// To see this node's own last write.
+const OWN_WRITE: Duration = Duration::from_secs(2);
+/// Listing again after a hiccup is not worth a word.
+const HARDLY_STALE: Duration = Duration::from_secs(1);
+
+/// What was found, and since when nothing newer could be known (`None`: it is as the cluster has it).
+#[derive(Debug)]
+pub struct Known<T> {
+    pub value: T,
+    pub stale: Option<Duration>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Cache {
+    environment: Environment,
+    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    mirrors: Mutex<HashMap<&'static str, Kept>>,
+    /// This node's last write to each base type.
+    written: Mutex<HashMap<&'static str, Revision>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    source: Source,
+    used: Instant,
+}
+
+/// Where the rows of a base type come from.
+#[derive(Clone, Debug)]
+enum Source {
+    Resources(Mirror<Resource>),
+    /// A host's own record, and whether it lives.
+    Hosts(Mirror<Host>, Mirror<Alive>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cache {
+    pub fn new(store: Arc<dyn Store>, environment: &Environment) -> Self {
+        Self { environment: environment.clone(), store, shared: Arc::default() }
+    }
+
+    /// This node wrote to these types at `revision`; reads here wait for it.
+    pub fn wrote(&self, resources: &[Resource], base: &'static str, revision: Revision) {
+        let mut written = lock(&self.shared.written);
+        let bases = resources.iter().filter_map(|resource| types::find(&resource.kind)).map(|declared| declared.base);
+        for base in bases.chain([base]) {
+            let last = written.entry(base).or_default();
+            *last = revision.max(*last);
+        }
+    }
+
+    /// Starts the mirror of a type, or keeps it from being dropped.
+    pub fn keep(&self, base: &'static str) {
+        self.source(base);
+    }
+
+    /// The rows of a base type that `keep` lets through.
+    pub async fn select(
+        &self,
+        base: &'static str,
+        mut keep: impl FnMut(&Resource) -> bool + Send,
+    ) -> Result<Known<Vec<Arc<Resource>>>, store::Error> {
+        let source = self.source(base);
+        if !source.listed(FIRST_LIST).await {
+            return Err(store::Error::Unavailable { message: format!("{base}: nothing is known yet") });
+        }
+        self.own_write(base, &source).await;
+        let value = source.rows(&mut keep);
+        Ok(Known { value, stale: self.stale(&source.freshness()) })
+    }
+
+    /// One row, as the store has it now, or as it was last known.
+    pub async fn get(&self, base: &'static str, id: u64) -> Result<Known<Option<Arc<Resource>>>, store::Error> {
+        if base == "host" {
+            let Known { mut value, stale } = self.select(base, |host| host.id == id).await?;
+            return Ok(Known { value: value.pop(), stale });
+        }
+        let known = self.running(base).filter(|source| source.freshness().listed);
+        let remembered = |source: &Source, stale| Known { value: source.row(id), stale };
+        if let Some(source) = &known
+            && let Some(stale) = self.stale(&source.freshness())
+        {
+            return Ok(remembered(source, Some(stale)));
+        }
+        match self.store.get(&key::resource(base, id)).await {
+            Ok(lookup) => {
+                let value = lookup.entry.as_ref().map(decode::<Resource>).transpose()?;
+                Ok(Known { value: value.map(Arc::new), stale: None })
+            }
+            Err(error) => match &known {
+                Some(source) => Ok(remembered(source, Some(self.stale(&source.freshness()).unwrap_or_default()))),
+                None => Err(error),
+            },
+        }
+    }
+
+    /// The last change to a row that the mirror knows: `None` where no mirror runs, or it is not certain.
+    pub fn glance(&self, base: &'static str, id: u64) -> Option<Glance> {
+        match self.running(base)? {
+            Source::Resources(mirror) if mirror.freshness().listed && mirror.freshness().stale_since.is_none() => {
+                let upto = mirror.freshness().revision;
+                Some(match mirror.get(&id.to_string()) {
+                    Some(item) => Glance::At(item.mod_revision),
+                    None => Glance::Absent { upto },
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn stale(&self, freshness: &Freshness) -> Option<Duration> {
+        let since = freshness.stale_since?;
+        Some(self.environment.clock.boottime().saturating_sub(since)).filter(|span| *span >= HARDLY_STALE)
+    }
+
+    async fn own_write(&self, base: &'static str, source: &Source) {
+        let wanted = lock(&self.shared.written).get(base).copied();
+        let Some(wanted) = wanted else { return };
+        if !source.reached(wanted, OWN_WRITE).await {
+            tracing::warn!(base, revision = %wanted, "what this node wrote has not come back to it; showing what is known");
+            // One wait is enough: who asks next need not wait again.
+            lock(&self.shared.written).remove(base);
+        }
+    }
+
+    fn running(&self, base: &'static str) -> Option<Source> {
+        let mut mirrors = lock(&self.shared.mirrors);
+        let kept = mirrors.get_mut(base)?;
+        kept.used = Instant::now();
+        Some(kept.source.clone())
+    }
+
+    fn source(&self, base: &'static str) -> Source {
+        let mut mirrors = lock(&self.shared.mirrors);
+        let kept = mirrors.entry(base).or_insert_with(|| {
+            self.forget_when_idle(base);
+            let (store, environment) = (&self.store, &self.environment);
+            let source = if base == "host" {
+                Source::Hosts(
+                    Mirror::start(store.clone(), environment, key::hosts()),
+                    Mirror::start(store.clone(), environment, key::all_alive()),
+                )
+            } else {
+                Source::Resources(Mirror::start(store.clone(), environment, key::resources(base)))
+            };
+            Kept { source, used: Instant::now() }
+        });
+        kept.used = Instant::now();
+        kept.source.clone()
+    }
+
+    fn forget_when_idle(&self, base: &'static str) {
+        let shared = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            let mut wait = IDLE;
+            loop {
+                tokio::time::sleep(wait).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let mut mirrors = lock(&shared.mirrors);
+                let Some(kept) = mirrors.get(base) else { return };
+                wait = IDLE.saturating_sub(kept.used.elapsed());
+                if wait.is_zero() {
+                    mirrors.remove(base);
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// What a mirror knows of a row's last change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance {
+    At(Revision),
+    Absent { upto: Revision },
+}
+
+impl Source {
+    async fn listed(&self, limit: Duration) -> bool {
+        match self {
+            Self::Resources(mirror) => mirror.listed(limit).await,
+            Self::Hosts(hosts, alive) => hosts.listed(limit).await && alive.listed(limit).await,
+        }
+    }
+
+    async fn reached(&self, revision: Revision, limit: Duration) -> bool {
+        match self {
+            Self::Resources(mirror) => mirror.reached(revision, limit).await,
+            Self::Hosts(hosts, _) => hosts.reached(revision, limit).await,
+        }
+    }
+
+    fn freshness(&self) -> Freshness {
+        match self {
+            Self::Resources(mirror) => mirror.freshness(),
+            Self::Hosts(hosts, alive) => {
+                let (hosts, alive) = (hosts.freshness(), alive.freshness());
+                Freshness {
+                    revision: hosts.revision.min(alive.revision),
+                    listed: hosts.listed && alive.listed,
+                    stale_since: match (hosts.stale_since, alive.stale_since) {
+                        (Some(one), Some(other)) => Some(one.min(other)),
+                        (one, other) => one.or(other),
+                    },
+                }
+            }
+        }
+    }
+
+    fn rows(&self, keep: &mut dyn FnMut(&Resource) -> bool) -> Vec<Arc<Resource>> {
+        match self {
+            Self::Resources(mirror) => {
+                mirror.view().values().map(|item| &item.value).filter(|row| keep(row)).cloned().collect()
+            }
+            Self::Hosts(hosts, alive) => {
+                let alive = alive.view();
+                let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
+                hosts
+                    .view()
+                    .values()
+                    .map(|item| item.value.resource(living(&item.value).map(|item| item.value.as_ref())))
+                    .filter(|row| keep(row))
+                    .map(Arc::new)
+                    .collect()
+            }
+        }
+    }
+
+    fn row(&self, id: u64) -> Option<Arc<Resource>> {
+        match self {
+            Self::Resources(mirror) => mirror.get(&id.to_string()).map(|item| item.value),
+            Self::Hosts(..) => self.rows(&mut |host| host.id == id).pop(),
+        }
+    }
+}

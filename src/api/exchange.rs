@@ -1,0 +1,182 @@
+//! One request of one account: what its path and method mean.
+
+use super::Context;
+use super::collection;
+use super::error::ApiError;
+use super::reader::Reader;
+use super::request::Request;
+use crate::resource::declaration::{Link, LinkPath, Type};
+use crate::resource::{Resource, identifier, schema, types};
+use axum::body::Bytes;
+use axum::http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is to be sent.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Vec<u8>,
+    /// For how long nothing newer could be known.
+    pub stale: Option<Duration>,
+}
+
+/// What reading and writing share.
+#[derive(Debug)]
+pub struct Exchange<'a> {
+    pub context: &'a Context,
+    pub request: &'a Request,
+    pub reader: Reader<'a>,
+}
+
+/// `/`: the versions there are.
+pub fn versions(request: &Request) -> Result<Answer, ApiError> {
+    only_get(request)?;
+    let root = request.base.trim_end_matches("/v1");
+    let mut envelope = collection::envelope("apiVersion", &format!("{root}/"));
+    envelope.insert("links".into(), json!({ "self": format!("{root}/"), "latest": request.base }));
+    let version = json!({ "id": "v1", "type": "apiVersion", "links": { "self": request.base }, "actions": {} });
+    envelope.insert("data".into(), json!([version]));
+    Answer::json(StatusCode::OK, &envelope)
+}
+
+/// Everything below `/v1`.
+pub async fn answer(context: &Context, request: &Request, body: Bytes) -> Result<Answer, ApiError> {
+    let exchange = Exchange { context, request, reader: Reader::new(&context.cache, &request.principal) };
+    let mut answer = exchange.route(body).await?;
+    answer.stale = exchange.reader.stale();
+    Ok(answer)
+}
+
+impl Exchange<'_> {
+    async fn route(&self, body: Bytes) -> Result<Answer, ApiError> {
+        let path: Vec<&str> = self.request.path.iter().map(String::as_str).collect();
+        match path.as_slice() {
+            [] => self.version(),
+            [collection] => {
+                let declared = self.collection_type(collection)?;
+                if declared.name == "schema" {
+                    return self.schemas();
+                }
+                match self.request.method {
+                    Method::GET | Method::HEAD => self.list(declared).await,
+                    Method::POST => self.create(declared, Map::new(), body).await,
+                    _ => Err(self.not_allowed(declared.collection_methods)),
+                }
+            }
+            [collection, id] => {
+                let declared = self.collection_type(collection)?;
+                if declared.name == "schema" {
+                    return self.schema(id);
+                }
+                let row = self.row(declared, id).await?;
+                match self.request.method {
+                    Method::GET | Method::HEAD => self.show(declared, &row).await,
+                    Method::PUT => self.update(declared, &row, body).await,
+                    Method::DELETE => self.remove(declared, &row).await,
+                    Method::POST => self.act(declared, &row, body).await,
+                    _ => Err(self.not_allowed(declared.resource_methods)),
+                }
+            }
+            [collection, id, link] => {
+                let declared = self.collection_type(collection)?;
+                let row = self.row(declared, id).await?;
+                let (link, target) = Self::link(declared, &row, link)?;
+                match (&self.request.method, link.path) {
+                    (&Method::GET | &Method::HEAD, _) => self.linked(declared, &row, link, target).await,
+                    (&Method::POST, LinkPath::Many(_)) => {
+                        self.create(target, create_defaults(declared, link, &row), body).await
+                    }
+                    _ => Err(self.not_allowed(&["GET"])),
+                }
+            }
+            _ => Err(ApiError::not_found("there is nothing at this address; a resource's links say where things are")),
+        }
+    }
+
+    /// The type of `/v1/<plural>`: one that has a list.
+    fn collection_type(&self, name: &str) -> Result<&'static Type, ApiError> {
+        types::find_address(name).filter(|declared| declared.listable).ok_or_else(|| {
+            ApiError::not_found(format!("there is no /v1/{name:.40}; {} lists what there is", self.request.base))
+        })
+    }
+
+    async fn row(&self, declared: &'static Type, text: &str) -> Result<Arc<Resource>, ApiError> {
+        let missing = || {
+            let list = declared.plural.to_ascii_lowercase();
+            ApiError::not_found(format!(
+                "there is no {} {text:.40}; {}/{list} lists them",
+                declared.name, self.request.base
+            ))
+        };
+        let plain = self.request.principal.sees_all() && self.request.parameter("_plainId") == Some("true");
+        let id = identifier::parse(declared.base, text).or_else(|| text.parse().ok().filter(|_| plain));
+        self.reader.one(declared, id.ok_or_else(missing)?).await?.ok_or_else(missing)
+    }
+
+    fn link(declared: &'static Type, row: &Resource, name: &str) -> Result<(&'static Link, &'static Type), ApiError> {
+        let link = types::of(declared, row).link(name);
+        link.and_then(|link| Some((link, types::find(link.target)?))).ok_or_else(|| {
+            ApiError::not_found(format!("a {} has no link {name:.40}; its links say which it has", row.kind))
+        })
+    }
+
+    /// 405, and what there is.
+    pub fn not_allowed(&self, methods: &[&str]) -> ApiError {
+        let there = if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") };
+        ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{} is not possible here; {there} is", self.request.method),
+        )
+    }
+
+    /// `/v1`: an address for each list.
+    fn version(&self) -> Result<Answer, ApiError> {
+        only_get(self.request)?;
+        let mut links = Map::new();
+        links.insert("self".into(), Value::from(self.request.base.as_str()));
+        for declared in types::ALL.iter().filter(|declared| declared.listable) {
+            let address = format!("{}/{}", self.request.base, declared.plural.to_ascii_lowercase());
+            links.insert(declared.plural.into(), Value::from(address));
+        }
+        Answer::json(StatusCode::OK, &json!({ "id": "v1", "type": "apiVersion", "links": links, "actions": {} }))
+    }
+
+    fn schemas(&self) -> Result<Answer, ApiError> {
+        only_get(self.request)?;
+        let writer = self.request.principal.writer();
+        let schemas = types::ALL.iter().map(|declared| schema::schema(declared, writer, &self.request.base));
+        let mut envelope = collection::envelope("schema", &format!("{}/schemas", self.request.base));
+        envelope.insert("data".into(), schemas.collect());
+        Answer::json(StatusCode::OK, &envelope)
+    }
+
+    fn schema(&self, id: &str) -> Result<Answer, ApiError> {
+        only_get(self.request)?;
+        let declared = types::find_address(id).ok_or_else(|| {
+            ApiError::not_found(format!("there is no schema {id:.40}; {}/schemas lists them", self.request.base))
+        })?;
+        let writer = self.request.principal.writer();
+        Answer::json(StatusCode::OK, &schema::schema(declared, writer, &self.request.base))
+    }
+}
+
+fn only_get(request: &Request) -> Result<(), ApiError> {
+    match request.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(ApiError::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{} is not possible here; GET is", request.method),
+        )),
+    }
+}
+
+/// What a POST to a list under a parent fills in: the parent's id.
+pub fn create_defaults(declared: &'static Type, link: &Link, parent: &Resource) -> Map<String, Value> {
+    let mut defaults = Map::new();
+    if let Some(field) = link.create_default {
+        defaults.insert(field.into(), Value::from(identifier::format(declared.base, parent.id)));
+    }
+    defaults
+}

@@ -1,0 +1,109 @@
+//! A request, taken apart: what it is about, who asks, and under which addresses the answer's links are to be.
+
+use super::authentication::Principal;
+use axum::http::{HeaderMap, Method, header, request::Parts};
+use form_urlencoded::Serializer;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Request {
+    pub method: Method,
+    /// `http://h:9080/v1`.
+    pub base: String,
+    /// What comes behind `/v1/`.
+    pub path: Vec<String>,
+    pub query: Vec<(String, String)>,
+    pub content_type: String,
+    pub principal: Principal,
+}
+
+impl Request {
+    pub fn new(parts: &Parts, principal: Principal) -> Self {
+        let path = parts.uri.path().split('/').filter(|segment| !segment.is_empty()).skip(1).map(str::to_owned);
+        Self {
+            method: parts.method.clone(),
+            base: format!("{}/v1", origin(&parts.headers)),
+            path: path.collect(),
+            query: form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .map(|(name, value)| (name.into_owned(), value.into_owned()))
+                .collect(),
+            content_type: text(&parts.headers, header::CONTENT_TYPE).unwrap_or_default().to_owned(),
+            principal,
+        }
+    }
+
+    /// The first parameter of that name.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Its own address without the query.
+    pub fn address(&self) -> String {
+        format!("{}/{}", self.base, self.path.join("/"))
+    }
+
+    /// Its own address with some parameters changed (`None` takes one out), the others as they were.
+    pub fn address_with(&self, changes: &[(&str, Option<&str>)]) -> String {
+        let mut query = Serializer::new(String::new());
+        for (name, value) in &self.query {
+            if !changes.iter().any(|(changed, _)| changed == name) {
+                query.append_pair(name, value);
+            }
+        }
+        for (name, value) in changes {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        let query = query.finish();
+        if query.is_empty() { self.address() } else { format!("{}?{query}", self.address()) }
+    }
+}
+
+pub fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// `http://h:9080`, as the client sees us.
+pub fn origin(headers: &HeaderMap) -> String {
+    let forwarded = |name: &'static str| {
+        // Behind several proxies, the first entry is what the client said.
+        text(headers, header::HeaderName::from_static(name))
+            .map(|list| list.split(',').next().unwrap_or_default().trim())
+            .filter(|value| !value.is_empty())
+    };
+    let host = forwarded("x-forwarded-host")
+        .or_else(|| text(headers, header::HOST))
+        .filter(|host| host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)))
+        .filter(|host| !host.is_empty())
+        .unwrap_or("localhost:9080");
+    let scheme = match forwarded("x-forwarded-proto") {
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
+        _ => "http",
+    };
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(pairs: &[(&'static str, &'static str)]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        origin(&headers)
+    }
+
+    #[test]
+    fn links_are_where_the_client_looks() {
+        assert_eq!(from(&[("host", "h:9080")]), "http://h:9080");
+        assert_eq!(from(&[("host", "h"), ("x-forwarded-proto", "https")]), "https://h");
+        assert_eq!(from(&[("host", "h"), ("x-forwarded-host", "a.example, b")]), "http://a.example");
+        assert_eq!(from(&[("host", "h"), ("x-forwarded-proto", "javascript")]), "http://h");
+        assert_eq!(from(&[("host", "[fd00::1]:9080")]), "http://[fd00::1]:9080");
+        assert_eq!(from(&[("host", "h\"><script>")]), "http://localhost:9080");
+        assert_eq!(from(&[]), "http://localhost:9080");
+    }
+}

@@ -1,0 +1,174 @@
+//! Writing: create, update, remove, act. What a client sent is checked here; what becomes of it, orchestration decides.
+
+use super::error::ApiError;
+use super::exchange::{Answer, Exchange};
+use super::{body, secret};
+use crate::orchestration::Draft;
+use crate::resource::declaration::Type;
+use crate::resource::validation::{self, Invalid, InvalidCode};
+use crate::resource::{Resource, identifier, schema, transition, types};
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use serde_json::{Map, Value};
+
+impl Exchange<'_> {
+    pub async fn create(
+        &self,
+        declared: &'static Type,
+        defaults: Map<String, Value>,
+        bytes: Bytes,
+    ) -> Result<Answer, ApiError> {
+        if let Some(action) = self.request.parameter("action") {
+            let message = format!("a list has no action {action:.40}; ask it of one resource");
+            return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
+        }
+        let mut input = body::parse(&self.request.content_type, bytes).await?;
+        for (field, value) in defaults {
+            let given = input.entry(field).or_insert(Value::Null);
+            if given.is_null() {
+                *given = value;
+            }
+        }
+        let declared = chosen(declared, &input);
+        if !declared.collection_methods.contains(&"POST") {
+            return Err(self.not_allowed(declared.collection_methods));
+        }
+        self.may(schema::may_use(declared, "POST", self.request.principal.writer()), declared)?;
+        let mut fields = validation::creation(declared, &input, self.request.principal.writer())?;
+        self.check_references(declared, &fields).await?;
+        let mut text = |name: &str| match fields.remove(name) {
+            Some(Value::String(text)) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        let kind = text("kind").filter(|_| !declared.is_subtype()).unwrap_or_else(|| declared.name.to_owned());
+        let (uuid, name, description) = (text("uuid"), text("name"), text("description"));
+        if uuid.as_deref().is_some_and(|uuid| uuid.chars().any(|letter| letter.is_control() || letter.is_whitespace()))
+        {
+            let message = "a uuid has no blanks and control characters; leave it out to be given one";
+            return Err(Invalid::new(InvalidCode::InvalidCharacters, "uuid", message).into());
+        }
+        let data = match fields.remove("data") {
+            Some(Value::Object(data)) => data,
+            _ => Map::new(),
+        };
+        let account = fields.remove("accountId").and_then(|account| account.as_u64());
+        let owner = account.unwrap_or(self.request.principal.account);
+        let account_id = declared.field("accountId").map(|_| owner);
+        let told = match declared.base {
+            "credential" => secret::prepare(&self.context.environment, &kind, &mut fields).await?,
+            _ => None,
+        };
+        let base = declared.base.to_owned();
+        let draft = Draft { base, kind, account_id, uuid, name, description, data, fields };
+        let mut written = self.context.service.create(draft).await?;
+        self.context.cache.wrote(&written.resources, declared.base, written.revision);
+        match written.resources.len() {
+            0 => Err(ApiError::internal()),
+            1 => self.written(StatusCode::CREATED, declared, &written.resources[0], told.as_deref()),
+            _ => self.several(declared, std::mem::take(&mut written.resources)),
+        }
+    }
+
+    pub async fn update(&self, declared: &'static Type, row: &Resource, bytes: Bytes) -> Result<Answer, ApiError> {
+        let declared = types::of(declared, row);
+        self.changeable(declared, row, "PUT")?;
+        let input = body::parse(&self.request.content_type, bytes).await?;
+        let mut changes = validation::change(declared, row, &input, self.request.principal.writer())?;
+        if changes.is_empty() {
+            return self.written(StatusCode::OK, declared, row, None);
+        }
+        self.check_references(declared, &changes).await?;
+        if declared.base == "credential" {
+            secret::hash_secret(&self.context.environment, &mut changes).await?;
+        }
+        let written = self.context.service.update(declared.base, row.id, changes).await?;
+        self.answer_write(StatusCode::OK, declared, written)
+    }
+
+    /// What runs is stopped first; that too is for orchestration to see to.
+    pub async fn remove(&self, declared: &'static Type, row: &Resource) -> Result<Answer, ApiError> {
+        let declared = types::of(declared, row);
+        self.changeable(declared, row, "DELETE")?;
+        let written = self.context.service.act(declared.base, row.id, "remove", Map::new()).await?;
+        self.answer_write(StatusCode::OK, declared, written)
+    }
+
+    pub async fn act(&self, declared: &'static Type, row: &Resource, bytes: Bytes) -> Result<Answer, ApiError> {
+        let declared = types::of(declared, row);
+        let Some(name) = self.request.parameter("action") else {
+            let message = "say which action: POST …/?action=<name>, one of the resource's actions";
+            return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
+        };
+        let Some(action) = declared.action(name) else {
+            let known: Vec<&str> = declared.actions.iter().map(|action| action.name).collect();
+            let message = format!("a {} has no action {name:.40}; it has {}", declared.name, known.join(", "));
+            return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
+        };
+        self.may(self.request.principal.may_write(declared, row), declared)?;
+        let input = body::parse(&self.request.content_type, bytes).await?;
+        let input = match action.input.and_then(types::find) {
+            Some(form) => validation::action(form, &input)?,
+            None => Map::new(),
+        };
+        if transition::allowed(declared.base, action.name, row.state).is_none() {
+            let possible: Vec<&str> = transition::actions_of(declared.base, row.state).collect();
+            let possible = if possible.is_empty() { "nothing".into() } else { possible.join(", ") };
+            let message = format!("{name} is not possible while it is {}; {possible} is", row.state);
+            return Err(ApiError::invalid(InvalidCode::ActionNotAvailable, message));
+        }
+        let written = self.context.service.act(declared.base, row.id, action.name, input).await?;
+        self.answer_write(StatusCode::ACCEPTED, declared, written)
+    }
+
+    fn answer_write(
+        &self,
+        status: StatusCode,
+        declared: &'static Type,
+        written: crate::orchestration::Written,
+    ) -> Result<Answer, ApiError> {
+        self.context.cache.wrote(&written.resources, declared.base, written.revision);
+        let row = written.resources.first().ok_or_else(ApiError::internal)?;
+        self.written(status, declared, row, None)
+    }
+
+    fn changeable(&self, declared: &'static Type, row: &Resource, method: &str) -> Result<(), ApiError> {
+        if !declared.resource_methods.contains(&method) {
+            return Err(self.not_allowed(declared.resource_methods));
+        }
+        self.may(self.request.principal.may_write(declared, row), declared)
+    }
+
+    fn may(&self, may: bool, declared: &Type) -> Result<(), ApiError> {
+        if may && self.request.principal.may_change() {
+            return Ok(());
+        }
+        let message =
+            format!("this account may not change this {}; ask with a key of its owner or of an admin", declared.name);
+        Err(ApiError::forbidden(message))
+    }
+
+    /// Every reference leads to something that is there and that this account sees.
+    async fn check_references(&self, declared: &Type, values: &Map<String, Value>) -> Result<(), ApiError> {
+        for (field, to, id) in validation::references(declared, values) {
+            let row = match types::find(to) {
+                Some(target) => self.reader.one(target, id).await?,
+                None => None,
+            };
+            if row.is_none_or(|row| row.removed.is_some()) {
+                let shown = identifier::format(types::base_of(to), id);
+                let message = format!("there is no {to} {shown}; give one that is there, or leave it out");
+                return Err(Invalid::new(InvalidCode::InvalidReference, field, message).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The type that is to be made: in the list of a base, the body can name one of its subtypes.
+fn chosen(declared: &'static Type, input: &Map<String, Value>) -> &'static Type {
+    let named = |field: &str| {
+        let name = input.get(field)?.as_str()?;
+        types::subtypes(declared.name).find(|subtype| subtype.name == name)
+    };
+    named("type").or_else(|| named("kind")).unwrap_or(declared)
+}

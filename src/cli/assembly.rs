@@ -1,0 +1,344 @@
+//! An agent put together from its rooms, and its life: open the store, answer, join, work, end.
+//!
+//! ```text
+//! store, API ──► join ──────────────► network, placement, orchestration ──► instances' loop ──► stop
+//!                 │ 5 s without a store
+//!                 └─► ready all the same: what the ledger knows is started, reads are refused, nothing is removed
+//! ```
+//! Stopping ends the agent alone: its lease, its units and what they hold go on.
+
+use super::late::LateService;
+use crate::api;
+use crate::compute::docker::Docker;
+use crate::compute::supervisor;
+use crate::environment::Environment;
+use crate::host::boot;
+use crate::host::config::{Config, ConfigError};
+use crate::host::description::store_addresses;
+use crate::host::instances::Instances;
+use crate::host::watch::Watch;
+use crate::membership::{Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, ensure_cluster};
+use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
+use crate::orchestration::{Orchestrator, seed, todo::Shards};
+use crate::placement::{AddressSource, Placer, audit};
+use crate::store::Store;
+use crate::store::embedded::Embedded;
+use crate::store::etcd::{EtcdLogin, EtcdOptions, EtcdStore, EtcdTls};
+use crate::store::ledger::Ledger;
+use crate::systemd::fallback::{Run, Tasks};
+use crate::systemd::notify::{Announce, Service, Watchdog};
+use crate::systemd::{Supervision, units::Units};
+use anyhow::{Context, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long an agent waits for the store before it says that it is ready without.
+const STORE_GRACE: Duration = Duration::from_secs(5);
+/// How often the main loop turns.
+const TURN: Duration = Duration::from_secs(5);
+/// The work may stand still this long before the watchdog is no longer fed.
+const STANDSTILL: u32 = 6;
+
+/// Runs an agent until it is told to stop; `units` says whether systemd keeps its supervisors.
+pub async fn serve(config: Config, environment: Environment, units: bool) -> Result<()> {
+    let stop = CancellationToken::new();
+    tokio::spawn(on_signal(stop.clone()));
+    let ledger = Ledger::open(&config.state_directory)?;
+    std::fs::create_dir_all(&config.run_directory)
+        .with_context(|| format!("cannot create {}", config.run_directory.display()))?;
+    let store = open_store(&config, &environment)?;
+    let docker = Docker::new(&environment, &config.docker.socket, &config.run_directory);
+    let supervision = supervision(&config, &environment, &docker, units).await?;
+    let hosts = Hosts::start(store.clone(), &environment);
+    let service = Arc::new(LateService::default());
+    let settings = api::Settings { allow_plain_text: config.api.plain_text };
+    let context = api::Context::new(&environment, store.clone(), service.clone(), settings);
+    let answering = answer(&config, &context, &stop).await?;
+    let beats = Arc::new(AtomicU64::new(0));
+    let agent =
+        Agent { config, environment, units, store, docker, ledger, supervision, hosts, service, beats: beats.clone() };
+    let announced = CancellationToken::new();
+    let mut work = tokio::spawn(agent.clone().work(stop.clone(), announced.clone()));
+    let mut watchdog = Watchdog::of_service(&agent.environment);
+    let mut pace = tokio::time::interval(watchdog.interval().unwrap_or(TURN).min(TURN));
+    let (mut last, mut still, mut ready) = (0, 0, false);
+    let result = loop {
+        tokio::select! {
+            ended = &mut work => break ended.context("the agent's work ended badly").and_then(|result| result),
+            () = announced.cancelled(), if !ready => {
+                ready = true;
+                Service.ready();
+            }
+            _ = pace.tick() => {
+                let beat = beats.load(Ordering::Relaxed);
+                still = if beat == last { still + 1 } else { 0 };
+                last = beat;
+                if still < STANDSTILL {
+                    watchdog.progress();
+                }
+            }
+        }
+    };
+    Service.stopping();
+    stop.cancel();
+    // Connections get a moment to end.
+    let _ = tokio::time::timeout(Duration::from_secs(6), answering.join_all()).await;
+    result
+}
+
+/// Opens both doors of the API: the port, and root's socket.
+async fn answer(config: &Config, context: &Arc<api::Context>, stop: &CancellationToken) -> Result<JoinSet<()>> {
+    let address = config.api.address;
+    let port = tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("the API cannot listen on {address}: is another agent running?"))?;
+    let socket = driver::bind(&config.socket()).context("root's way into the API")?;
+    let mut answering = JoinSet::new();
+    answering.spawn(api::serve(port, context.clone(), stop.clone()));
+    answering.spawn(api::serve(socket, context.clone(), stop.clone()));
+    tracing::info!(%address, socket = %config.socket().display(), "the API answers");
+    Ok(answering)
+}
+
+async fn on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be caught; the agent ends at once when told to");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+}
+
+fn open_store(config: &Config, environment: &Environment) -> Result<Arc<dyn Store>> {
+    if let Some(path) = &config.store.file {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        return Ok(Arc::new(Embedded::open(path, environment)?));
+    }
+    Ok(Arc::new(EtcdStore::connect(etcd_options(config)?, environment)?))
+}
+
+fn etcd_options(config: &Config) -> Result<EtcdOptions, ConfigError> {
+    let tls = config.store.tls.as_ref().map(|tls| match (&tls.certificate, &tls.key) {
+        (Some(certificate), Some(key)) => {
+            Ok(EtcdTls { ca: Some(tls.ca.clone()), identity: Some((certificate.clone(), key.clone())) })
+        }
+        (None, None) => Ok(EtcdTls { ca: Some(tls.ca.clone()), identity: None }),
+        _ => Err(ConfigError::Wrong("store.tls.certificate and store.tls.key belong together: set both".into())),
+    });
+    let login = match (&config.store.user, &config.store.password) {
+        (Some(user), Some(password)) => Some(EtcdLogin { user: user.clone(), password: password.clone() }),
+        (None, None) => None,
+        _ => return Err(ConfigError::Wrong("store.user and store.password belong together: set both".into())),
+    };
+    Ok(EtcdOptions {
+        endpoints: config.store.endpoints.clone(),
+        tls: tls.transpose()?,
+        login,
+        ..EtcdOptions::default()
+    })
+}
+
+async fn supervision(
+    config: &Config,
+    environment: &Environment,
+    docker: &Docker,
+    units: bool,
+) -> Result<Arc<dyn Supervision>> {
+    if units {
+        return Ok(Arc::new(Units::connect(environment).await.context("cannot speak to systemd")?));
+    }
+    let ledger = Ledger::open(&config.state_directory)?;
+    let (environment, docker, runtime) = (environment.clone(), docker.clone(), config.run_directory.clone());
+    let keeper = environment.clone();
+    let run: Run = Arc::new(move |id, stop, announce| {
+        let options = supervisor::Options {
+            environment: environment.clone(),
+            ledger: ledger.clone(),
+            runtime: runtime.clone(),
+            announce,
+            stop,
+            output: supervisor::Output::Trace,
+            grace: supervisor::GRACE,
+        };
+        let driver = Arc::new(docker.clone());
+        Box::pin(async move { supervisor::run(&id, driver, options).await })
+    });
+    Ok(Arc::new(Tasks::new(&keeper, run)))
+}
+
+/// Everything the work needs.
+#[derive(Clone, Debug)]
+struct Agent {
+    config: Config,
+    environment: Environment,
+    units: bool,
+    store: Arc<dyn Store>,
+    docker: Docker,
+    ledger: Ledger,
+    supervision: Arc<dyn Supervision>,
+    hosts: Hosts,
+    service: Arc<LateService>,
+    beats: Arc<AtomicU64>,
+}
+
+impl Agent {
+    async fn work(self, stop: CancellationToken, announced: CancellationToken) -> Result<()> {
+        let network = self.network().await?;
+        let mut joining = Box::pin(self.join(network.as_ref()));
+        let joined = tokio::select! {
+            joined = &mut joining => joined,
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(STORE_GRACE) => {
+                Service.status("waiting for the store");
+                tracing::warn!(store = self.store.describe(), "no word from the store; starting what the ledger knows");
+                announced.cancel();
+                let pulse = self.pulse();
+                tokio::select! {
+                    joined = async { boot::start_known(&self.ledger, self.supervision.as_ref()).await; (&mut joining).await } => joined,
+                    () = stop.cancelled() => return Ok(()),
+                    () = pulse => return Ok(()),
+                }
+            }
+        };
+        drop(joining);
+        let joined = joined?;
+        announced.cancel();
+        let host = joined.membership.host().name.clone();
+        Service.status(&format!("{host} is in the cluster"));
+        tracing::info!(host, store = self.store.describe(), cluster = joined.cluster.id, "in the cluster");
+        self.live(host, joined, network, stop).await
+    }
+
+    /// Without it, waiting for the store would look like standing still.
+    async fn pulse(&self) {
+        loop {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(TURN).await;
+        }
+    }
+
+    async fn network(&self) -> Result<Option<Network>> {
+        if !self.config.network.enabled {
+            return Ok(None);
+        }
+        if !self.units {
+            let (options, environment) = (driver_options(&self.config)?, self.environment.clone());
+            tokio::spawn(async move {
+                if let Err(error) = driver::run(options, environment).await {
+                    let error = anyhow::Error::from(error);
+                    tracing::error!(error = format!("{error:#}"), "Docker gets no answers about the managed network");
+                }
+            });
+        }
+        let told = NetworkConfig {
+            subnet: subnet(&self.config)?,
+            underlay: self.config.network.underlay,
+            towards: store_addresses(&self.config),
+            memory: Some(self.config.state_directory.join("network.json")),
+            ..NetworkConfig::new(self.config.host_name())
+        };
+        let kernel = Kernel::open().context("cannot open netlink")?;
+        Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
+    }
+
+    async fn join(&self, network: Option<&Network>) -> Result<Joined> {
+        let config = &self.config;
+        let settings = ClusterSettings {
+            subnet: Subnet { address: config.network.subnet, prefix: config.network.prefix },
+            block_size: config.network.block,
+        };
+        let cluster = ensure_cluster(self.store.as_ref(), &self.environment, settings).await?;
+        let watch =
+            Watch { config: config.clone(), docker: self.docker.clone(), network: network.map(Network::status) };
+        let description = watch.look().await;
+        let membership = Membership::join(Join {
+            store: self.store.clone(),
+            keepalive: self.keepalive()?,
+            environment: self.environment.clone(),
+            description: description.clone(),
+            state_dir: config.state_directory.clone(),
+            run_dir: config.run_directory.clone(),
+            ttl: config.lease_ttl(),
+            place: Place::Thread,
+        })
+        .await?;
+        seed::seed(self.store.as_ref(), &self.environment).await?;
+        tokio::spawn(watch.run(membership.clone(), description));
+        Ok(Joined { cluster, membership })
+    }
+
+    /// The embedded store serves all; etcd gets a connection of its own.
+    fn keepalive(&self) -> Result<Connect> {
+        if self.store.single_host() {
+            return Ok(Connect::shared(self.store.clone()));
+        }
+        let (options, environment) = (etcd_options(&self.config)?, self.environment.clone());
+        Ok(Connect::new(move || {
+            let opened = EtcdStore::connect(options.clone(), &environment);
+            async move { opened.map(|store| Arc::new(store) as Arc<dyn Store>) }
+        }))
+    }
+
+    async fn live(self, host: String, joined: Joined, network: Option<Network>, stop: CancellationToken) -> Result<()> {
+        let addresses = network.as_ref().map(|network| network.allocator().clone() as Arc<dyn AddressSource>);
+        let generation = joined.cluster.generation;
+        let placer = Placer::new(self.store.clone(), &self.environment, generation, self.hosts.clone(), addresses);
+        let orchestrator = Orchestrator::new(self.store.clone(), self.environment.clone(), placer);
+        self.service.set(orchestrator.clone());
+        let _shards = Shards::start(
+            orchestrator.clone(),
+            self.store.clone(),
+            self.environment.clone(),
+            host.clone(),
+            self.hosts.alive().clone(),
+        );
+        let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
+        let instances = Arc::new(Instances {
+            host,
+            environment: self.environment,
+            store: self.store,
+            orchestrator,
+            ledger: self.ledger,
+            supervision: self.supervision,
+            driver: Arc::new(self.docker),
+            network,
+            cluster_generation: generation,
+            run_directory: self.config.run_directory,
+            beats: self.beats,
+        });
+        instances.run(stop).await;
+        auditing.abort();
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct Joined {
+    cluster: Cluster,
+    membership: Membership,
+}
+
+/// What the network driver is told, in the agent or in a process of its own.
+pub fn driver_options(config: &Config) -> Result<driver::Options, ConfigError> {
+    Ok(driver::Options {
+        socket: config.network.driver_socket.clone(),
+        ledger: config.state_directory.clone(),
+        subnet: subnet(config)?,
+    })
+}
+
+fn subnet(config: &Config) -> Result<SubnetSpec, ConfigError> {
+    let told = &config.network;
+    SubnetSpec::of(told.subnet, told.prefix, told.block)
+        .map_err(|error| ConfigError::Wrong(format!("the managed network: {error}")))
+}

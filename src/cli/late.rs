@@ -1,0 +1,38 @@
+//! The service before the agent has joined the cluster: it says so, and nothing else.
+
+use crate::orchestration::{Draft, Orchestrator, Service, ServiceError, Written};
+use crate::store::Error;
+use serde_json::{Map, Value};
+use std::sync::OnceLock;
+
+/// Answers `503` until it is given the orchestrator.
+#[derive(Debug, Default)]
+pub struct LateService(OnceLock<Orchestrator>);
+
+impl LateService {
+    pub fn set(&self, orchestrator: Orchestrator) {
+        // Set once, by the one who joined.
+        let _ = self.0.set(orchestrator);
+    }
+
+    fn get(&self) -> Result<&Orchestrator, ServiceError> {
+        self.0.get().ok_or_else(|| {
+            ServiceError::Store(Error::Unavailable { message: "this agent has not joined the cluster yet".into() })
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for LateService {
+    async fn create(&self, draft: Draft) -> Result<Written, ServiceError> {
+        self.get()?.create(draft).await
+    }
+
+    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
+        self.get()?.update(base, id, changes).await
+    }
+
+    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
+        self.get()?.act(base, id, action, input).await
+    }
+}

@@ -1,0 +1,68 @@
+//! The client commands, and how the agent is started.
+//!
+//! `agent` and `up` run an agent ([`agent`]); `supervise` and `network-driver` are what its units run; the rest asks a running
+//! agent over its Unix socket or over TCP.
+
+mod agent;
+mod api_key;
+mod assembly;
+mod client;
+mod late;
+mod logging;
+mod options;
+mod table;
+mod list;
+
+use crate::compute::supervisor::command::Supervise;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Virtual machines and Docker containers side by side on one private network, without a server.
+#[derive(Debug, Parser)]
+#[command(name = "stampede", version, propagate_version = true)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Runs this host's agent, with the cluster's state in etcd.
+    Agent(options::AgentOptions),
+    /// Runs one host by itself: no etcd, no systemd, the state in a file.
+    Up(options::UpOptions),
+    /// Makes and lists API keys.
+    #[command(subcommand, name = "api-key")]
+    ApiKey(api_key::ApiKeyVerb),
+    /// Lists instances: id, name, host, address, state.
+    Ps(list::ListOptions),
+    /// Lists hosts.
+    Hosts(list::ListOptions),
+    /// Supervises one instance (run by stampede-instance@.service).
+    #[command(hide = true)]
+    Supervise(Supervise),
+    /// Answers Docker for the managed network (run by stampede-network.service).
+    #[command(hide = true, name = "network-driver")]
+    NetworkDriver(options::NetworkDriverOptions),
+}
+
+/// Everything from the command line to the exit code: 0 done, 1 failed (the reason on standard error), 2 wrong usage.
+pub fn main() -> ExitCode {
+    let verb = Command::parse().verb;
+    let result = match verb {
+        Verb::Agent(options) => return agent::run(options),
+        Verb::Up(options) => return agent::up(options),
+        Verb::ApiKey(verb) => client::block_on(api_key::run(verb)),
+        Verb::Ps(options) => client::block_on(list::instances(options)),
+        Verb::Hosts(options) => client::block_on(list::hosts(options)),
+        Verb::Supervise(options) => return agent::supervise(&options),
+        Verb::NetworkDriver(options) => agent::network_driver(options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stampede: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! From an assignment to what Docker is asked to create. Pure.
+
+use super::{LABEL_GENERATION, LABEL_INSTANCE, LABEL_TOKEN, LABEL_UUID, NETWORK, network};
+use crate::resource::assignment::{Assignment, Container};
+use crate::systemd::slice_name;
+use bollard::models::{ContainerCreateBody, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum};
+use std::collections::HashMap;
+
+/// Docker's names have no limit of their own; what shows them does.
+const LONGEST_NAME: usize = 100;
+
+/// `<name>-<id>` in the letters that Docker takes; `<id>` where there is no name, or none of it is left.
+pub(super) fn name(id: &str, container: &Container) -> String {
+    let wanted = container.name.as_deref().unwrap_or_default();
+    let safe: String = wanted
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() || "_.-".contains(letter) { letter } else { '-' })
+        .skip_while(|letter| !letter.is_ascii_alphanumeric())
+        .take(LONGEST_NAME)
+        .collect();
+    let safe = safe.trim_end_matches(['-', '.', '_']);
+    if safe.is_empty() { id.to_owned() } else { format!("{safe}-{id}") }
+}
+
+/// The container. `slices`: Docker's cgroup driver is systemd, so that it can stand in the instance's slice.
+pub(super) fn body(assignment: &Assignment, container: &Container, slices: bool) -> ContainerCreateBody {
+    let token = assignment.token;
+    let labels = HashMap::from([
+        (LABEL_INSTANCE.to_owned(), assignment.id.clone()),
+        (LABEL_UUID.to_owned(), assignment.uuid.clone()),
+        (LABEL_TOKEN.to_owned(), format!("{}:{}", token.generation, token.revision)),
+        (LABEL_GENERATION.to_owned(), assignment.generation.to_string()),
+    ]);
+    let memory = i64::try_from(container.memory_mb).unwrap_or(i64::MAX).saturating_mul(1 << 20);
+    ContainerCreateBody {
+        image: Some(container.image.clone()),
+        cmd: (!container.command.is_empty()).then(|| container.command.clone()),
+        env: Some(container.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        working_dir: container.directory.clone(),
+        hostname: container.hostname.clone(),
+        user: container.user.clone(),
+        labels: Some(labels),
+        host_config: Some(HostConfig {
+            binds: (!container.volumes.is_empty()).then(|| container.volumes.clone()),
+            privileged: Some(container.privileged),
+            memory: (memory > 0).then_some(memory),
+            cgroup_parent: slices.then(|| slice_name(&assignment.id)),
+            network_mode: assignment.network.as_ref().map(|_| NETWORK.to_owned()),
+            restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
+            ..HostConfig::default()
+        }),
+        networking_config: assignment.network.as_ref().map(|address| NetworkingConfig {
+            endpoints_config: Some(HashMap::from([(NETWORK.to_owned(), network::endpoint(address))])),
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn named(name: &str) -> Container {
+        Container { name: Some(name.to_owned()), ..Container::default() }
+    }
+
+    #[test]
+    fn names_as_people_read_them() {
+        assert_eq!(name("1i54", &named("web")), "web-1i54");
+        assert_eq!(name("1i54", &named("my web/app")), "my-web-app-1i54");
+        assert_eq!(name("1i54", &named("-._")), "1i54");
+        assert_eq!(name("1i54", &named("ü")), "1i54");
+        assert_eq!(name("1i54", &Container::default()), "1i54");
+    }
+
+    proptest! {
+        #[test]
+        fn docker_takes_every_name(wanted in ".{0,300}") {
+            let name = name("1i54", &named(&wanted));
+            prop_assert!(name.len() <= LONGEST_NAME + 5);
+            prop_assert!(name.starts_with(|letter: char| letter.is_ascii_alphanumeric()));
+            prop_assert!(name.chars().all(|letter| letter.is_ascii_alphanumeric() || "_.-".contains(letter)));
+            prop_assert!(name.ends_with("1i54"));
+        }
+    }
+}

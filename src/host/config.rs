@@ -1,0 +1,258 @@
+//! What an agent is told: defaults, `/etc/stampede/config.toml`, environment, flags, in that order.
+//!
+//! Unknown keys are errors, so that a typing error does not quietly leave a default in force.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where it is looked for unless `--config` says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/stampede/config.toml";
+
+/// All settings of an agent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// This host's name in the cluster; the host name unless told.
+    pub name: Option<String>,
+    /// What outlives a reboot: identity and ledger.
+    pub state_directory: PathBuf,
+    /// What does not: lease, deadline, sockets.
+    pub run_directory: PathBuf,
+    pub labels: BTreeMap<String, String>,
+    pub store: StoreConfig,
+    pub lease: LeaseConfig,
+    pub api: ApiConfig,
+    pub docker: DockerConfig,
+    pub network: NetworkConfig,
+}
+
+/// Where the cluster's state lives.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// etcd's client addresses: `["http://10.0.0.1:2379"]`.
+    pub endpoints: Vec<String>,
+    /// In place of etcd: a file, for one host.
+    pub file: Option<PathBuf>,
+    pub user: Option<String>,
+    pub password: Option<String>,
+    pub tls: Option<StoreTls>,
+}
+
+/// PEM files for etcd over TLS.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreTls {
+    pub ca: PathBuf,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LeaseConfig {
+    /// Seconds after which a silent host counts as gone.
+    pub ttl_seconds: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApiConfig {
+    pub address: SocketAddr,
+    /// What other agents and people are to use instead of `address` (which may be 0.0.0.0).
+    pub advertise: Option<String>,
+    /// Whether others than this machine may speak without TLS.
+    pub plain_text: bool,
+    /// Root's way in; `<run directory>/api.sock` unless told.
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DockerConfig {
+    pub socket: PathBuf,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// Whether this host has the managed network at all.
+    pub enabled: bool,
+    pub encryption: Encryption,
+    /// Which of this host's addresses carries the overlay; that of the route to the others unless told.
+    pub underlay: Option<IpAddr>,
+    /// Where Docker looks for the network driver.
+    pub driver_socket: PathBuf,
+    pub subnet: Ipv4Addr,
+    /// Length of the subnet's prefix.
+    pub prefix: u8,
+    /// Length of a block's prefix: what a host takes at once.
+    pub block: u8,
+}
+
+impl NetworkConfig {
+    /// The subnet's first address but one: every host's own, for its instances.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.subnet) + 1)
+    }
+}
+
+/// How traffic between hosts is kept from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encryption {
+    /// ESP between all hosts. The default; not in this version yet, so that it has to be turned off by name.
+    Ipsec,
+    /// None: for wires that are trusted.
+    None,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            state_directory: "/var/lib/stampede".into(),
+            run_directory: "/run/stampede".into(),
+            labels: BTreeMap::new(),
+            store: StoreConfig::default(),
+            lease: LeaseConfig::default(),
+            api: ApiConfig::default(),
+            docker: DockerConfig::default(),
+            network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl Default for LeaseConfig {
+    fn default() -> Self {
+        Self { ttl_seconds: 10 }
+    }
+}
+
+impl Default for ApiConfig {
+    fn default() -> Self {
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 9080)), advertise: None, plain_text: false, socket: None }
+    }
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self { socket: "/run/docker.sock".into() }
+    }
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            encryption: Encryption::Ipsec,
+            underlay: None,
+            driver_socket: "/run/docker/plugins/stampede.sock".into(),
+            subnet: Ipv4Addr::new(10, 42, 0, 0),
+            prefix: 16,
+            block: 26,
+        }
+    }
+}
+
+/// What is wrong with the settings, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {message}", path.display())]
+    Parse { path: PathBuf, message: String },
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Config {
+    /// From a file; `required` is false for the one that need not be there.
+    pub fn read(path: &Path, required: bool) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    /// What no type can hold.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |message: &str| Err(ConfigError::Wrong(message.to_owned()));
+        match (&self.store.file, self.store.endpoints.is_empty()) {
+            (Some(_), false) => {
+                return wrong("store.endpoints and store.file exclude each other: name etcd or a file, not both");
+            }
+            (None, true) => {
+                return wrong(
+                    "no store is named: set store.endpoints (or --store http://HOST:2379) to etcd's addresses, \
+                     or use `stampede up` for one host without etcd",
+                );
+            }
+            _ => {}
+        }
+        if !(2..=600).contains(&self.lease.ttl_seconds) {
+            return wrong("lease.ttl_seconds must be between 2 and 600");
+        }
+        if self.network.enabled && self.network.encryption == Encryption::Ipsec {
+            return wrong(
+                "network.encryption = \"ipsec\" is not in this version yet, and nothing is sent in plain text unless \
+                 you say so: set network.encryption = \"none\" where the wires between the hosts are trusted",
+            );
+        }
+        if self.network.prefix < 8 || self.network.block <= self.network.prefix || self.network.block > 29 {
+            return wrong("network.prefix must be at least 8, network.block longer than it and at most 29");
+        }
+        Ok(())
+    }
+
+    pub fn lease_ttl(&self) -> Duration {
+        Duration::from_secs(self.lease.ttl_seconds)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.api.socket.clone().unwrap_or_else(|| self.run_directory.join("api.sock"))
+    }
+
+    /// The name it goes by: told, or the machine's own.
+    pub fn host_name(&self) -> String {
+        self.name.clone().unwrap_or_else(|| {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            name.split('.').next().unwrap_or(&name).to_lowercase()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = parse("[api]\nadress = \"0.0.0.0:9080\"").unwrap_err().to_string();
+        assert!(error.contains("adress") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn encryption_is_never_dropped_silently() {
+        let config = parse("[store]\nendpoints = [\"http://a:2379\"]").unwrap();
+        assert!(config.check().unwrap_err().to_string().contains("network.encryption"));
+        let config = parse("[store]\nendpoints = [\"http://a:2379\"]\n[network]\nencryption = \"none\"").unwrap();
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn one_store_and_no_more() {
+        for text in ["", "[store]\nendpoints = [\"http://a:2379\"]\nfile = \"/x\""] {
+            assert!(parse(text).unwrap().check().is_err(), "{text}");
+        }
+    }
+}

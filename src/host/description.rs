@@ -1,0 +1,90 @@
+//! What this host says of itself: what it has, what it can, what is installed.
+
+use super::config::Config;
+use crate::compute::Driver;
+use crate::membership::HostDescription;
+use crate::membership::record::{Capability, Capacity};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
+
+/// Docker has this long to say that it is there.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks at the machine. `network_ready` says whether containers can be joined to the managed network.
+pub async fn describe(
+    config: &Config,
+    driver: &dyn Driver,
+    network_ready: bool,
+    underlay: Option<IpAddr>,
+) -> HostDescription {
+    let mut capabilities = BTreeSet::new();
+    let system = rustix::system::uname();
+    let mut versions = BTreeMap::from([
+        ("stampede".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("kernel".to_owned(), system.release().to_string_lossy().into_owned()),
+    ]);
+    if let Ok(Ok(info)) = tokio::time::timeout(PROBE_LIMIT, driver.probe()).await {
+        capabilities.insert(Capability::Container);
+        versions.insert("docker".to_owned(), info.version);
+    }
+    if network_ready {
+        capabilities.insert(Capability::Network);
+    }
+    HostDescription {
+        name: config.host_name(),
+        labels: config.labels.clone(),
+        capabilities,
+        capacity: capacity(config),
+        versions,
+        address: advertised(config, underlay),
+    }
+}
+
+/// Where other agents and people reach this one: as told, or where it listens; for one that listens everywhere, at the
+/// address that carries the network, or the one that leads to the store.
+fn advertised(config: &Config, underlay: Option<IpAddr>) -> String {
+    if let Some(address) = &config.api.advertise {
+        return address.clone();
+    }
+    let mut address = config.api.address;
+    if address.ip().is_unspecified()
+        && let Some(own) = config.network.underlay.or(underlay).or_else(|| towards_store(config))
+    {
+        address.set_ip(own);
+    }
+    address.to_string()
+}
+
+/// This host's address on the way to the store. Nothing is sent to find it.
+fn towards_store(config: &Config) -> Option<IpAddr> {
+    store_addresses(config).into_iter().find_map(|other| {
+        let any = if other.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(other).ok()?;
+        socket.local_addr().ok().map(|own| own.ip())
+    })
+}
+
+/// Where etcd is, as socket addresses.
+pub fn store_addresses(config: &Config) -> Vec<SocketAddr> {
+    let authorities = config.store.endpoints.iter().filter_map(|endpoint| endpoint.split("://").nth(1));
+    authorities.filter_map(|authority| authority.trim_end_matches('/').to_socket_addrs().ok()).flatten().collect()
+}
+
+fn capacity(config: &Config) -> Capacity {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    Capacity { cpu_millis: processors * 1000, memory_mb: memory_mb(), disk_mb: disk_mb(config) }
+}
+
+/// `MemTotal` of /proc/meminfo (proc(5)), in kibibytes there.
+fn memory_mb() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// Size of the file system that holds the host's state; its free space changes all the time and is none of this.
+fn disk_mb(config: &Config) -> u64 {
+    rustix::fs::statvfs(&config.state_directory).map_or(0, |stat| stat.f_blocks * stat.f_frsize / (1 << 20))
+}

@@ -1,0 +1,294 @@
+//! The loop over this host's instances: fetch, plan, apply, look again.
+
+use super::chain;
+use super::plan::{Seen, Step, Unit, Wanted, plan};
+use super::queue::{Again, Queue};
+use crate::compute::{self, Driver, supervisor};
+use crate::environment::Environment;
+use crate::network::Network;
+use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
+use crate::placement::record::{Claim, token};
+use crate::resource::assignment::{Desired, Token};
+use crate::resource::{Resource, instance};
+use crate::store::ledger::{self, Ledger, Report};
+use crate::store::mirror::{Item, Mirror};
+use crate::store::{self, Entry, Store, decode, key};
+use crate::systemd::{self, Change, Supervision, UnitState};
+use futures::StreamExt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// Instances looked at side by side: enough for Docker, which does about nine starts a second.
+const SIDE_BY_SIDE: usize = 32;
+/// Rounds of plan and apply in one look.
+const ROUNDS: usize = 6;
+/// After a failure, and while a supervisor is at work without a word.
+const SOON: Duration = Duration::from_secs(1);
+const LATER: Duration = Duration::from_secs(10);
+/// How long a start is waited for in place.
+const START_PATIENCE: Duration = Duration::from_millis(1500);
+/// The loop turns at least this often, so that the watchdog sees that it can.
+const PULSE: Duration = Duration::from_secs(5);
+/// How long a stop is: Docker's grace of 10 s, and some.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything a look needs. One for the agent's life.
+#[derive(Debug)]
+pub struct Instances {
+    pub host: String,
+    pub environment: Environment,
+    pub store: Arc<dyn Store>,
+    pub orchestrator: Orchestrator,
+    pub ledger: Ledger,
+    pub supervision: Arc<dyn Supervision>,
+    pub driver: Arc<dyn Driver>,
+    /// `None` on a host without the managed network.
+    pub network: Option<Network>,
+    pub cluster_generation: u64,
+    /// Where supervisors keep what may be lost with the boot.
+    pub run_directory: PathBuf,
+    /// Grows with each turn of the loop: the watchdog's sign of progress.
+    pub beats: Arc<AtomicU64>,
+}
+
+/// Why a look ended early; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum LookError {
+    #[error("the store")]
+    Store(#[from] store::Error),
+    #[error("the ledger")]
+    Ledger(#[from] ledger::Error),
+    #[error("the unit")]
+    Supervision(#[from] systemd::Error),
+    #[error("the driver")]
+    Driver(#[from] compute::Error),
+    #[error("the status")]
+    Status(#[from] StatusError),
+    #[error("a write to the disk")]
+    Disk(#[from] tokio::task::JoinError),
+}
+
+impl Instances {
+    /// Runs until `stop`; what runs on the host goes on.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let claims: Mirror<Claim> = Mirror::start(self.store.clone(), &self.environment, key::all_on(&self.host));
+        let mut wanted = claims.changes();
+        let mut units = self.supervision.changes();
+        let mut queue = Queue::new(SIDE_BY_SIDE);
+        let mut pulse = tokio::time::interval(PULSE);
+        pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !claims.listed(LATER).await {
+            if stop.is_cancelled() {
+                return;
+            }
+        }
+        self.known().await.into_iter().for_each(|id| queue.wake(id));
+        loop {
+            queue.start(|id| self.clone().look_logged(claims.clone(), id));
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = wanted.next() => changed.into_iter().for_each(|id| queue.wake(id)),
+                change = units.next() => match change {
+                    Some(Change::Instance(id)) => queue.wake(id),
+                    Some(Change::Resync) => self.known().await.into_iter().for_each(|id| queue.wake(id)),
+                    None => return,
+                },
+                () = queue.step() => {}
+                _ = pulse.tick() => {}
+            }
+            self.beats.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// All that the ledger or systemd knows.
+    async fn known(&self) -> Vec<String> {
+        let mut known: Vec<String> = match self.ledger.assignments() {
+            Ok((found, broken)) => {
+                for error in broken {
+                    tracing::error!(error = chain(&error), "a ledger file cannot be read; it is left alone");
+                }
+                found.into_iter().map(|assignment| assignment.id).collect()
+            }
+            Err(error) => {
+                tracing::error!(error = chain(&error), "the ledger cannot be read");
+                Vec::new()
+            }
+        };
+        match self.supervision.list().await {
+            Ok(units) => known.extend(units.into_keys()),
+            Err(error) => tracing::warn!(error = chain(&error), "units cannot be listed"),
+        }
+        known
+    }
+
+    async fn look_logged(self: Arc<Self>, claims: Mirror<Claim>, id: String) -> Again {
+        match self.look(&claims, &id).await {
+            Ok(again) => again,
+            Err(LookError::Status(StatusError::ClaimLost)) => {
+                tracing::warn!(instance = id, "its claim is no longer ours");
+                Again::After(SOON)
+            }
+            Err(error) => {
+                tracing::warn!(instance = id, error = chain(&error), "looked at again soon");
+                Again::After(self.environment.jitter(SOON * 2))
+            }
+        }
+    }
+
+    async fn look(&self, claims: &Mirror<Claim>, id: &str) -> Result<Again, LookError> {
+        // Nothing is concluded from a list that may be old: with no store, hands off.
+        if claims.freshness().stale_since.is_some() {
+            return Ok(Again::After(SOON));
+        }
+        for _ in 0..ROUNDS {
+            let claim = claims.get(id);
+            let Some((seen, current)) = self.fetch(claim.as_ref(), id).await? else {
+                return Ok(Again::After(SOON));
+            };
+            let acted = self.apply_all(id, &seen, current.as_ref(), plan(&seen)).await?;
+            if !acted {
+                return Ok(match seen.unit {
+                    Unit::Moving => Again::After(SOON),
+                    _ => Again::OnChange,
+                });
+            }
+        }
+        Ok(Again::After(SOON))
+    }
+
+    /// What is wanted and what is there; `None` where the two are of different times and it is worth another look.
+    async fn fetch(&self, claim: Option<&Item<Claim>>, id: &str) -> Result<Option<(Seen, Option<Current>)>, LookError> {
+        let row = async {
+            match claim {
+                Some(claim) => Ok(self.store.get(&key::resource(instance::BASE, claim.value.id)).await?.entry),
+                None => Ok::<_, LookError>(None),
+            }
+        };
+        let (state, row) = tokio::join!(self.supervision.state(id), row);
+        let (state, row) = (state?, row?);
+        // After the state: a supervisor reports before it says that it is ready.
+        let ledger = self.ledger.assignment(id)?;
+        let report =
+            self.ledger.report(id)?.filter(|report: &Report| report.boot_id == self.environment.identity.boot_id);
+        let (mut wanted, mut tombstone, mut current) = (None, false, None);
+        if let Some(claim) = claim {
+            let token = token(self.cluster_generation, claim.create_revision);
+            let Some(entry) = row else { return Ok(None) };
+            let resource: Resource = decode(&entry)?;
+            // The list is a little behind: the claim was just given up.
+            let host = resource.get::<String>(instance::HOST_NAME);
+            if resource.uuid != claim.value.uuid || host.as_deref() != Some(self.host.as_str()) {
+                return Ok(None);
+            }
+            wanted = Some(self.wanted(&resource, token));
+            current = Some(Current { token, entry });
+        } else if let Some(ledger) = &ledger {
+            tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
+        }
+        Ok(Some((Seen { wanted, tombstone, ledger, report, unit: unit(state) }, current)))
+    }
+
+    fn wanted(&self, resource: &Resource, token: Token) -> Wanted {
+        let address = resource
+            .get::<Ipv4Addr>(instance::ADDRESS)
+            .and_then(|address| self.network.as_ref().map(|network| network.managed(address)));
+        let image_uuid = resource.get::<String>(instance::IMAGE_UUID).unwrap_or_default();
+        let image = workload::docker_reference(&image_uuid).unwrap_or_default().to_owned();
+        Wanted {
+            assignment: workload::assignment(resource, token, image, address),
+            purge: instance::desired(resource) == Desired::Purged,
+            deallocate: lifecycle::to_deallocate(resource),
+        }
+    }
+
+    async fn apply_all(
+        &self,
+        id: &str,
+        seen: &Seen,
+        current: Option<&Current>,
+        steps: Vec<Step>,
+    ) -> Result<bool, LookError> {
+        let mut acted = false;
+        let mut steps = steps.into_iter().peekable();
+        while let Some(step) = steps.next() {
+            // That it starts is told while it starts: the store's answer is not waited for first.
+            if matches!(step, Step::Say(_)) && steps.next_if_eq(&Step::StartUnit).is_some() {
+                let (said, started) =
+                    tokio::join!(self.apply(id, seen, current, step), self.apply(id, seen, current, Step::StartUnit));
+                said?;
+                acted |= started?;
+            } else {
+                acted |= self.apply(id, seen, current, step).await?;
+            }
+        }
+        Ok(acted)
+    }
+
+    /// Does one step. True where it may have changed what is there.
+    async fn apply(&self, id: &str, seen: &Seen, current: Option<&Current>, step: Step) -> Result<bool, LookError> {
+        tracing::debug!(instance = id, ?step, "applying");
+        match step {
+            // It waits for the disk, which must not keep others waiting.
+            Step::WriteLedger(assignment) => {
+                let ledger = self.ledger.clone();
+                tokio::task::spawn_blocking(move || ledger.put_assignment(&assignment)).await??;
+            }
+            Step::ForgetReport => self.ledger.forget_report(id)?,
+            Step::StopUnit => drop(self.supervision.stop(id, STOP_PATIENCE).await?),
+            // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
+            // that is asked for meanwhile is heard.
+            Step::StartUnit => drop(self.supervision.start(id, START_PATIENCE).await?),
+            Step::RemoveWorkload => {
+                let observed = self.driver.observe(id).await?;
+                if let Some(observed) = &observed {
+                    self.driver.remove(&observed.external_id).await?;
+                }
+                return Ok(observed.is_some());
+            }
+            Step::ForgetLedger => {
+                self.ledger.forget(id)?;
+                supervisor::forget(&self.run_directory, id);
+                self.supervision.forget(id).await?;
+                return Ok(false);
+            }
+            Step::Say(observation) => {
+                if let Some(current) = current {
+                    self.orchestrator.observed(&self.host, current.token, &current.entry, &observation).await?;
+                }
+                // What was said needs no second look; a newer wish comes with a change of the claim.
+                return Ok(false);
+            }
+            Step::Quarantine => {
+                let uuid = seen.ledger.as_ref().map(|known| known.uuid.as_str()).unwrap_or_default();
+                tracing::warn!(
+                    instance = id,
+                    uuid,
+                    "runs here, and the cluster knows nothing of it: left alone (docs/inspect.md says what to do)"
+                );
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What a status is written against.
+#[derive(Clone, Debug)]
+struct Current {
+    token: Token,
+    entry: Entry,
+}
+
+fn unit(state: UnitState) -> Unit {
+    match state {
+        UnitState::Active => Unit::Up,
+        UnitState::Activating | UnitState::Deactivating => Unit::Moving,
+        UnitState::Inactive { .. } | UnitState::NotLoaded => Unit::Down,
+        UnitState::Failed { .. } => Unit::Failed,
+    }
+}

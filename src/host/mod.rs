@@ -1,0 +1,25 @@
+//! What one agent does for its host: the loop that makes the host as it should be.
+//!
+//! For each instance that this host has a claim on, or finds a trace of: **fetch** what is wanted and what is there, **plan**
+//! in a pure function ([`plan`]), **apply**, and look again ([`instances`]). What wakes it: its claims in the store, its
+//! units' changes, and a timer where something failed. With no store, it does nothing but keep what runs.
+
+pub mod boot;
+pub mod config;
+pub mod description;
+pub mod instances;
+pub mod plan;
+mod queue;
+pub mod watch;
+
+/// An error with all its sources, for one line of the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,152 @@
+use super::*;
+use crate::resource::assignment::{Container, Token, Workload};
+use proptest::prelude::*;
+
+fn assignment(generation: u64, restarts: u64, desired: Desired) -> Assignment {
+    Assignment {
+        id: "1i7".into(),
+        uuid: "u".into(),
+        token: Token { generation: 1, revision: 10 },
+        generation,
+        restarts,
+        desired,
+        on_end: OnEnd::Stop,
+        workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
+        network: None,
+    }
+}
+
+fn wanted(generation: u64, desired: Desired) -> Wanted {
+    Wanted { assignment: assignment(generation, 0, desired), purge: false, deallocate: false }
+}
+
+fn report(generation: u64, phase: Phase) -> Report {
+    Report { boot_id: "b".into(), generation, phase, timings: Vec::new(), short_runs: 0 }
+}
+
+fn ended(reason: EndReason) -> Phase {
+    Phase::Ended { reason, exit_code: Some(0), message: None }
+}
+
+fn running_phase() -> Phase {
+    Phase::Running { external_id: "c".into(), started_at: 5 }
+}
+
+fn seen(wanted: Wanted, unit: Unit, report: Option<Report>) -> Seen {
+    let ledger = Some(wanted.assignment.clone());
+    Seen { wanted: Some(wanted), tombstone: false, ledger, report, unit }
+}
+
+#[test]
+fn what_runs_is_left_alone() {
+    let there = seen(wanted(3, Desired::Running), Unit::Up, Some(report(3, running_phase())));
+    assert_eq!(plan(&there), [Step::Say(Observation::Running { external_id: "c".into(), started_at: 5 })]);
+}
+
+#[test]
+fn what_runs_under_an_older_wish_is_left_alone_too() {
+    let mut there = seen(wanted(5, Desired::Running), Unit::Up, Some(report(3, running_phase())));
+    there.ledger = Some(assignment(3, 0, Desired::Running));
+    assert!(!plan(&there).iter().any(|step| matches!(step, Step::StopUnit | Step::StartUnit)));
+}
+
+#[test]
+fn its_own_end_is_told_and_not_undone() {
+    let there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, ended(EndReason::Own))));
+    assert_eq!(plan(&there), [Step::Say(Observation::Ended { exit_code: Some(0), message: None })]);
+}
+
+#[test]
+fn an_administrators_stop_is_told() {
+    let there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, ended(EndReason::Asked))));
+    assert_eq!(plan(&there), [Step::Say(Observation::StoppedByAdministrator)]);
+}
+
+#[test]
+fn a_shutdown_or_a_lost_docker_is_no_stop() {
+    for reason in [EndReason::Shutdown, EndReason::DriverGone] {
+        let there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, ended(reason))));
+        assert!(plan(&there).contains(&Step::StartUnit), "{reason:?}");
+    }
+}
+
+#[test]
+fn a_start_after_its_own_end_starts() {
+    let mut there = seen(wanted(5, Desired::Running), Unit::Down, Some(report(3, ended(EndReason::Own))));
+    there.ledger = Some(assignment(3, 0, Desired::Running));
+    let steps = plan(&there);
+    assert_eq!(steps.first(), Some(&Step::ForgetReport));
+    assert_eq!(steps.last(), Some(&Step::StartUnit));
+}
+
+#[test]
+fn a_restart_stops_before_the_ledger_changes() {
+    let mut there = seen(wanted(4, Desired::Running), Unit::Up, Some(report(3, running_phase())));
+    if let Some(wanted) = &mut there.wanted {
+        wanted.assignment.restarts = 1;
+    }
+    there.ledger = Some(assignment(3, 0, Desired::Running));
+    let steps = plan(&there);
+    let at = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+    assert!(at(|step| *step == Step::StopUnit) < at(|step| matches!(step, Step::WriteLedger(_))));
+    assert_eq!(steps.last(), Some(&Step::StartUnit));
+}
+
+#[test]
+fn what_nobody_knows_is_left_alone_unless_it_was_purged() {
+    let mut there = seen(wanted(3, Desired::Running), Unit::Up, Some(report(3, running_phase())));
+    there.wanted = None;
+    assert_eq!(plan(&there), [Step::Quarantine]);
+    there.tombstone = true;
+    assert_eq!(plan(&there), [Step::StopUnit, Step::RemoveWorkload, Step::ForgetLedger]);
+}
+
+fn phases() -> impl Strategy<Value = Phase> {
+    prop_oneof![
+        Just(Phase::Starting),
+        Just(running_phase()),
+        Just(Phase::Failed { message: "no".into() }),
+        prop_oneof![
+            Just(EndReason::Own),
+            Just(EndReason::Asked),
+            Just(EndReason::DriverGone),
+            Just(EndReason::Shutdown)
+        ]
+        .prop_map(ended),
+    ]
+}
+
+fn units() -> impl Strategy<Value = Unit> {
+    prop_oneof![Just(Unit::Up), Just(Unit::Moving), Just(Unit::Down), Just(Unit::Failed)]
+}
+
+proptest! {
+    /// Nothing is ever started that is not to run, and nothing removed that is not to be purged or given up.
+    #[test]
+    fn nothing_is_done_that_nobody_wants(
+        unit in units(),
+        phase in proptest::option::of(phases()),
+        said in 1u64..4,
+        generation in 1u64..4,
+        running in any::<bool>(),
+        claimed in any::<bool>(),
+        known in any::<bool>(),
+    ) {
+        let desired = if running { Desired::Running } else { Desired::Stopped };
+        let mut there = seen(wanted(generation, desired), unit, phase.map(|phase| report(said, phase)));
+        if !known {
+            there.ledger = None;
+        }
+        if !claimed {
+            there.wanted = None;
+        }
+        let steps = plan(&there);
+        prop_assert!(!steps.contains(&Step::RemoveWorkload));
+        if !claimed || !running {
+            prop_assert!(!steps.contains(&Step::StartUnit));
+        }
+        if unit == Unit::Up && claimed && running {
+            prop_assert!(!steps.contains(&Step::StopUnit) && !steps.contains(&Step::StartUnit));
+        }
+    }
+}

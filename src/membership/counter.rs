@@ -1,0 +1,104 @@
+//! Ids: numbers that the whole cluster gives away once only.
+//!
+//! `counter/<name>` holds the next free number. An agent reserves runs of 100 by compare-and-swap and hands them out from
+//! memory; what it did not use when it ends is never used. Numbers start at 1.
+
+use crate::environment::{Backoff, Environment};
+use crate::store::{self, Answer, Compare, Entry, Operation, Store, Transaction, key};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How many numbers an agent reserves at a time.
+const RUN: u64 = 100;
+/// Tries before a reservation gives up; with back-off, about ten seconds of conflicts.
+const TRIES: usize = 20;
+
+/// A step of a counter that a transaction is to take.
+#[derive(Debug)]
+pub struct Step {
+    /// The numbers that are ours once the transaction succeeded.
+    pub numbers: Range<u64>,
+    pub compare: Compare,
+    pub operation: Operation,
+}
+
+/// How to take `count` numbers of the counter `name`, which stands at `entry`.
+///
+/// # Errors
+/// Where the counter cannot be read.
+pub fn step(name: &str, entry: Option<&Entry>, count: u64) -> Result<Step, store::Error> {
+    let key = key::counter(name);
+    let (first, compare) = match entry {
+        None => (1, Compare::Absent { key: key.clone() }),
+        Some(entry) => {
+            (store::decode::<u64>(entry)?, Compare::ModRevision { key: key.clone(), revision: entry.mod_revision })
+        }
+    };
+    let end = first.checked_add(count).ok_or_else(|| store::Error::Unreadable {
+        key: key.clone(),
+        message: format!("no numbers are left after {first}"),
+    })?;
+    let operation = Operation::put(&key, store::encode(&key, &end)?);
+    Ok(Step { numbers: first..end, compare, operation })
+}
+
+/// Takes `count` numbers at once. After an unknown outcome some may be lost; none is ever given twice.
+///
+/// # Errors
+/// What the store answers; [`store::Error::Unavailable`] where others were always faster.
+pub async fn reserve(
+    store: &dyn Store,
+    environment: &Environment,
+    name: &str,
+    count: u64,
+) -> Result<Range<u64>, store::Error> {
+    let key = key::counter(name);
+    let mut backoff = Backoff::new(environment, Duration::from_millis(5), Duration::from_secs(1));
+    let mut entry = store.get(&key).await?.entry;
+    for _ in 0..TRIES {
+        let step = step(name, entry.as_ref(), count)?;
+        let transaction = Transaction::new().when(step.compare).then(step.operation).or_else(Operation::get(&key));
+        let outcome = store.commit(transaction).await?;
+        if outcome.succeeded {
+            return Ok(step.numbers);
+        }
+        entry = outcome.answers.into_iter().find_map(|answer| match answer {
+            Answer::Entries(entries) => entries.into_iter().next(),
+            _ => None,
+        });
+        backoff.wait().await;
+    }
+    Err(store::Error::Unavailable { message: format!("too many take numbers of the counter {name} at once") })
+}
+
+/// Hands out numbers of one counter.
+#[derive(Debug)]
+pub struct Counter {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    name: String,
+    /// What is reserved and not given yet. Held over the reservation, so that many callers make one.
+    rest: Mutex<Range<u64>>,
+}
+
+impl Counter {
+    pub fn new(store: Arc<dyn Store>, environment: &Environment, name: impl Into<String>) -> Self {
+        Self { store, environment: environment.clone(), name: name.into(), rest: Mutex::new(0..0) }
+    }
+
+    /// The next number that nobody has.
+    ///
+    /// # Errors
+    /// As [`reserve`].
+    pub async fn next(&self) -> Result<u64, store::Error> {
+        let mut rest = self.rest.lock().await;
+        if rest.is_empty() {
+            *rest = reserve(self.store.as_ref(), &self.environment, &self.name, RUN).await?;
+        }
+        let number = rest.start;
+        rest.start += 1;
+        Ok(number)
+    }
+}

@@ -1,0 +1,307 @@
+//! Who gets which address.
+//!
+//! An instance's address comes from a block of its host. The allocator proposes one that is free as far as it knows;
+//! whether it is free is decided by the transaction that the proposal becomes a part of ([`Reserved::compares`]).
+//! What is known of a block's addresses is read once, when the block is first used, and again after a conflict or when
+//! the block looks full.
+//!
+//! ```text
+//!   reserve ─► blocks of the host ─► free one known? ──────────── yes ─► Reserved
+//!                  ▲                     │ no: read again, look again ─► yes ─► Reserved
+//!                  └──── claim a block ◄─┘ no
+//! ```
+//! A block is claimed by a transaction of its own before the first address in it is proposed. Which block a host tries first
+//! follows from its name, so that two agents that place on one host at once try the same one: one of them gets it for the
+//! host and the other sees that the host has it. Were it a random one, each would leave the host with a block of its own.
+
+use super::block::{Block, Holder, Taken, taken};
+use super::subnet::SubnetSpec;
+use crate::environment::Environment;
+use crate::placement::Reserved;
+use crate::store::{self, Compare, Operation, Revision, Store, Transaction, key, mirror::Mirror};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How long the first list of blocks may take.
+const LIST_LIMIT: Duration = Duration::from_secs(5);
+/// How many blocks are tried before it is left to the caller to come again.
+const CLAIM_ATTEMPTS: u32 = 64;
+/// How long a proposed address is kept from others without being in the store: longer than a placement takes.
+const PROPOSAL: Duration = Duration::from_secs(10);
+
+/// Why there is no address.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the blocks of {subnet} are not known yet")]
+    Unlisted { subnet: Ipv4Addr },
+    #[error("no address is left: all {blocks} blocks of {subnet} are taken and those of {host} are full")]
+    Exhausted { subnet: Ipv4Addr, host: String, blocks: u32 },
+    #[error("no block of {subnet} could be claimed for {host}: others were quicker each time")]
+    Contended { subnet: Ipv4Addr, host: String },
+    #[error("cannot {action}")]
+    Store { action: String, source: store::Error },
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Allocator {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    subnet: SubnetSpec,
+    blocks: Mirror<Block>,
+    /// The overlay's MTU, as the network's reconciler last found it.
+    mtu: Arc<AtomicU32>,
+    known: Mutex<Known>,
+    /// One claim at a time, so that many placements at once share the block.
+    claiming: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    addresses: HashMap<Ipv4Addr, Addresses>,
+    /// Blocks seen in the store that the mirror may not have yet.
+    claimed: BTreeMap<Ipv4Addr, Taken>,
+}
+
+/// What is known of a block.
+#[derive(Debug, Default)]
+struct Addresses {
+    /// Whether `used` is good for something.
+    read: bool,
+    /// Held by someone when the store was read.
+    used: BTreeSet<Ipv4Addr>,
+    /// Proposed here, and when.
+    proposed: BTreeMap<Ipv4Addr, Duration>,
+}
+
+impl Addresses {
+    fn is_free(&self, address: Ipv4Addr) -> bool {
+        !self.used.contains(&address) && !self.proposed.contains_key(&address)
+    }
+}
+
+impl Allocator {
+    /// `mtu` is what instances are told; [`super::Network::mtu`] keeps it up to date.
+    pub fn new(store: Arc<dyn Store>, environment: &Environment, subnet: SubnetSpec, mtu: Arc<AtomicU32>) -> Self {
+        let blocks = Mirror::start(store.clone(), environment, key::blocks(subnet.network));
+        Self::with_blocks(store, environment, subnet, mtu, blocks)
+    }
+
+    pub(super) fn with_blocks(
+        store: Arc<dyn Store>,
+        environment: &Environment,
+        subnet: SubnetSpec,
+        mtu: Arc<AtomicU32>,
+        blocks: Mirror<Block>,
+    ) -> Self {
+        let environment = environment.clone();
+        Self {
+            store,
+            environment,
+            subnet,
+            blocks,
+            mtu,
+            known: Mutex::default(),
+            claiming: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A free address for `instance` on `host`.
+    ///
+    /// It stays marked as used here, so that the next call proposes another one; where the transaction fails, say so by
+    /// [`Self::conflicted`].
+    ///
+    /// # Errors
+    /// [`Error::Exhausted`] where there is none; else the store's.
+    pub async fn reserve(&self, host: &str, instance: &str) -> Result<Reserved, Error> {
+        if !self.blocks.listed(LIST_LIMIT).await {
+            return Err(Error::Unlisted { subnet: self.subnet.network });
+        }
+        loop {
+            let own = self.own(host);
+            if let Some(found) = self.pick_from(&own).await? {
+                return self.reservation(found, host, instance);
+            }
+            // What looks used may be free again since it was read; a block is not taken on hearsay.
+            for taken in &own {
+                self.read(taken.block).await?;
+            }
+            if let Some(found) = self.pick(&own) {
+                return self.reservation(found, host, instance);
+            }
+            let _one = self.claiming.lock().await;
+            if self.own(host).len() == own.len() {
+                self.claim(host).await?;
+            }
+        }
+    }
+
+    /// A transaction with a reservation for `host` failed: what is known of its blocks is read again.
+    pub fn conflicted(&self, host: &str) {
+        let own = self.own(host);
+        let mut known = self.known();
+        for taken in own {
+            if let Some(addresses) = known.addresses.get_mut(&taken.block) {
+                // Others' proposals stay theirs.
+                addresses.read = false;
+            }
+            known.claimed.remove(&taken.block);
+        }
+    }
+
+    /// What gives an address back, in the transaction that removes its instance.
+    pub fn release(&self, address: Ipv4Addr) -> Operation {
+        // It may be proposed again before that transaction is done; the compare then sorts it out.
+        if let Some(addresses) = self.known().addresses.get_mut(&self.subnet.block_of(address)) {
+            addresses.used.remove(&address);
+            addresses.proposed.remove(&address);
+        }
+        Operation::delete(key::address(self.subnet.network, address))
+    }
+
+    /// A proposed address is not used after all: it may be proposed again.
+    pub fn abandoned(&self, address: Ipv4Addr) {
+        if let Some(addresses) = self.known().addresses.get_mut(&self.subnet.block_of(address)) {
+            addresses.proposed.remove(&address);
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blocks of a host, the oldest first, as the mirror and what was claimed here since have it.
+    fn own(&self, host: &str) -> Vec<Taken> {
+        let mut all: BTreeMap<_, _> = self.known().claimed.clone();
+        for block in taken(&self.blocks.view(), &self.subnet) {
+            all.insert(block.block, block);
+        }
+        let mut own: Vec<_> = all.into_values().filter(|taken| taken.host == host).collect();
+        own.sort();
+        own
+    }
+
+    async fn pick_from(&self, own: &[Taken]) -> Result<Option<(Taken, Ipv4Addr)>, Error> {
+        for taken in own {
+            if !self.known().addresses.get(&taken.block).is_some_and(|addresses| addresses.read) {
+                self.read(taken.block).await?;
+            }
+            if let Some(found) = self.pick(std::slice::from_ref(taken)) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A random free address of the first of these blocks that has one, marked as used.
+    fn pick(&self, blocks: &[Taken]) -> Option<(Taken, Ipv4Addr)> {
+        let mut known = self.known();
+        for taken in blocks {
+            let Some(known) = known.addresses.get_mut(&taken.block) else { continue };
+            let free: Vec<_> = self.subnet.assignable(taken.block).filter(|address| known.is_free(*address)).collect();
+            if let Some(address) = free.get(self.environment.below(free.len())) {
+                known.proposed.insert(*address, self.environment.clock.boottime());
+                return Some((taken.clone(), *address));
+            }
+        }
+        None
+    }
+
+    fn reservation(&self, (taken, address): (Taken, Ipv4Addr), host: &str, instance: &str) -> Result<Reserved, Error> {
+        let address_key = key::address(self.subnet.network, address);
+        let block_key = key::block(self.subnet.network, taken.block);
+        let holder = Holder { instance: instance.to_owned(), host: host.to_owned() };
+        let value = store::encode(&address_key, &holder)
+            .map_err(|source| Error::Store { action: format!("write down {address}"), source })?;
+        Ok(Reserved {
+            address: self.subnet.managed(address, self.mtu.load(Ordering::Relaxed)),
+            compares: vec![
+                Compare::Absent { key: address_key.clone() },
+                Compare::CreateRevision { key: block_key, revision: taken.created },
+            ],
+            operations: vec![Operation::put(address_key, value)],
+        })
+    }
+
+    /// Reads which addresses of a block are in use. Keys sort as text, so a block is read by the first three numbers of its
+    /// addresses, each at most 256 keys.
+    async fn read(&self, block: Ipv4Addr) -> Result<(), Error> {
+        let prefix = key::addresses(self.subnet.network);
+        let parts = self.subnet.assignable(block).map(|address| {
+            let [a, b, c, _] = address.octets();
+            format!("{prefix}{a}.{b}.{c}.")
+        });
+        let parts: BTreeSet<_> = parts.collect();
+        let mut used = BTreeSet::new();
+        for part in parts {
+            let snapshot = self
+                .store
+                .range(&part)
+                .await
+                .map_err(|source| Error::Store { action: format!("read the addresses of block {block}"), source })?;
+            let addresses = snapshot.entries.iter().filter_map(|entry| key::last(&prefix, &entry.key).parse().ok());
+            used.extend(addresses.filter(|address| self.subnet.block_of(*address) == block));
+        }
+        let now = self.environment.clock.boottime();
+        let mut known = self.known();
+        let known = known.addresses.entry(block).or_default();
+        known.read = true;
+        known.used = used;
+        // What is in the store is no proposal any more: when it is released there, it is free.
+        let Addresses { used, proposed, .. } = known;
+        proposed.retain(|address, since| !used.contains(address) && now.saturating_sub(*since) < PROPOSAL);
+        Ok(())
+    }
+
+    /// Takes a block for the host, or finds that it has one more than was known.
+    async fn claim(&self, host: &str) -> Result<(), Error> {
+        let failed = |source| Error::Store { action: format!("claim a block for {host}"), source };
+        let start = host
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let count = self.subnet.block_count();
+        let start = u32::try_from(start % u64::from(count)).unwrap_or(0);
+        let mut attempts = 0;
+        for number in 0..count {
+            let block = self.subnet.block_at(start + number);
+            let taken = self.known().claimed.contains_key(&block) || self.blocks.get(&block.to_string()).is_some();
+            if taken || self.subnet.assignable(block).next().is_none() {
+                continue;
+            }
+            attempts += 1;
+            if attempts > CLAIM_ATTEMPTS {
+                return Err(Error::Contended { subnet: self.subnet.network, host: host.to_owned() });
+            }
+            let block_key = key::block(self.subnet.network, block);
+            let value = store::encode(&block_key, &Block { host: host.to_owned() }).map_err(failed)?;
+            let transaction = Transaction::new()
+                .absent(&block_key)
+                .then(Operation::put(&block_key, value))
+                .or_else(Operation::get(&block_key));
+            let outcome = self.store.commit(transaction).await.map_err(failed)?;
+            let (owner, created) = if outcome.succeeded {
+                tracing::info!(%block, host, "a block claimed");
+                (host.to_owned(), outcome.revision)
+            } else {
+                let Some((owner, created)) = owner(&outcome).map_err(failed)? else { continue };
+                (owner, created)
+            };
+            let mine = owner == host;
+            self.known().claimed.insert(block, Taken { created, block, host: owner });
+            if mine {
+                return Ok(());
+            }
+        }
+        Err(Error::Exhausted { subnet: self.subnet.network, host: host.to_owned(), blocks: count })
+    }
+}
+
+/// Who holds the block that a claim found taken; `None` where it was given up in the very moment.
+fn owner(outcome: &store::Outcome) -> Result<Option<(String, Revision)>, store::Error> {
+    let Some(store::Answer::Entries(entries)) = outcome.answers.first() else { return Ok(None) };
+    let Some(entry) = entries.first() else { return Ok(None) };
+    Ok(Some((store::decode::<Block>(entry)?.host, entry.create_revision)))
+}

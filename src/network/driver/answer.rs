@@ -1,0 +1,208 @@
+//! The answers, call by call.
+
+use super::super::kernel::{self, Kernel};
+use super::super::subnet::SubnetSpec;
+use super::Options;
+use super::directory::Directory;
+use super::endpoint::{Endpoints, peer_end};
+use super::wire;
+use crate::environment::Environment;
+use crate::resource::assignment::{Assignment, ManagedAddress};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The name of our one pool of addresses.
+const POOL: &str = "stampede";
+/// What Docker says about the address it asks for, and when it is the gateway's.
+const ADDRESS_TYPE: &str = "RequestAddressType";
+const GATEWAY: &str = "com.docker.network.gateway";
+
+/// Why a call is refused, in words that `docker run` shows.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("{call} is not understood: {source}")]
+    Unreadable { call: String, source: serde_json::Error },
+    #[error("{0} is no call of a network or IPAM driver")]
+    UnknownCall(String),
+    #[error("the managed network is {wanted}, not {asked}; make it with --subnet {wanted} --gateway {gateway}")]
+    OtherPool { asked: String, wanted: String, gateway: Ipv4Addr },
+    #[error("the managed network has no IPv6")]
+    Ipv6,
+    #[error(
+        "no address was asked for: containers of the managed network are started through Stampede, which gives them one"
+    )]
+    NoAddress,
+    #[error("{0} is no address")]
+    BadAddress(String),
+    #[error("{0} is no hardware address")]
+    BadMac(String),
+    #[error("no instance on this host has the address {0}: Stampede gives out the addresses of the managed network")]
+    Unassigned(Ipv4Addr),
+    #[error("endpoint {0} is not there")]
+    NoEndpoint(String),
+    #[error("the ledger cannot be read: {0}")]
+    Ledger(#[from] io::Error),
+    #[error("{0}")]
+    Kernel(#[from] kernel::Error),
+}
+
+/// The driver: see the module above.
+#[derive(Debug)]
+pub struct Driver {
+    subnet: SubnetSpec,
+    endpoints: Endpoints,
+    directory: Mutex<Directory>,
+    environment: Environment,
+}
+
+impl Driver {
+    pub fn new(kernel: Kernel, options: &Options, environment: Environment) -> Self {
+        Self {
+            subnet: options.subnet,
+            endpoints: Endpoints::new(kernel, options.subnet),
+            directory: Mutex::new(Directory::new(&options.ledger)),
+            environment,
+        }
+    }
+
+    /// The bridge and forwarding, before Docker is there. What fails is tried again when it is needed.
+    pub async fn prepare(&self) {
+        if let Err(error) = self.endpoints.ensure_bridge().await {
+            tracing::warn!(%error, "the bridge is not there yet");
+        }
+    }
+
+    /// Answers one call, such as `NetworkDriver.Join`.
+    pub async fn answer(&self, call: &str, body: &[u8]) -> Result<Value, Refusal> {
+        let start = self.environment.clock.boottime();
+        let result = self.decide(call, body).await;
+        let micros = u64::try_from(self.environment.clock.boottime().saturating_sub(start).as_micros());
+        match &result {
+            Ok(answer) => tracing::debug!(call, micros = micros.unwrap_or(u64::MAX), %answer, "answered"),
+            Err(refusal) => tracing::warn!(call, %refusal, "refused"),
+        }
+        result
+    }
+
+    async fn decide(&self, call: &str, body: &[u8]) -> Result<Value, Refusal> {
+        match call {
+            "Plugin.Activate" => Ok(json!({"Implements": ["NetworkDriver", "IpamDriver"]})),
+            "NetworkDriver.GetCapabilities" => Ok(json!({"Scope": "local", "ConnectivityScope": "local"})),
+            "NetworkDriver.CreateNetwork" => self.create_network(&read(call, body)?),
+            "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(call, body)?).await,
+            "NetworkDriver.EndpointOperInfo" => Ok(json!({"Value": {}})),
+            "NetworkDriver.Join" => self.join(&read(call, body)?).await,
+            "NetworkDriver.DeleteEndpoint" => {
+                let call: wire::OfEndpoint = read(call, body)?;
+                self.endpoints.delete(&call.endpoint).await?;
+                Ok(json!({}))
+            }
+            // Networks and nodes are no state of ours; ports are published by the agent, not by Docker.
+            "NetworkDriver.DeleteNetwork"
+            | "NetworkDriver.AllocateNetwork"
+            | "NetworkDriver.FreeNetwork"
+            | "NetworkDriver.Leave"
+            | "NetworkDriver.DiscoverNew"
+            | "NetworkDriver.DiscoverDelete"
+            | "NetworkDriver.ProgramExternalConnectivity"
+            | "NetworkDriver.RevokeExternalConnectivity"
+            | "IpamDriver.ReleasePool"
+            | "IpamDriver.ReleaseAddress" => Ok(json!({})),
+            "IpamDriver.GetCapabilities" => Ok(json!({"RequiresMACAddress": false, "RequiresRequestReplay": false})),
+            "IpamDriver.GetDefaultAddressSpaces" => {
+                Ok(json!({"LocalDefaultAddressSpace": "StampedeLocal", "GlobalDefaultAddressSpace": "StampedeGlobal"}))
+            }
+            "IpamDriver.RequestPool" => self.request_pool(&read(call, body)?),
+            "IpamDriver.RequestAddress" => self.request_address(&read(call, body)?),
+            other => Err(Refusal::UnknownCall(other.to_owned())),
+        }
+    }
+
+    fn pool(&self) -> String {
+        format!("{}/{}", self.subnet.network, self.subnet.prefix)
+    }
+
+    fn check_pool(&self, asked: &str) -> Result<(), Refusal> {
+        let wanted = self.pool();
+        if asked == wanted {
+            return Ok(());
+        }
+        Err(Refusal::OtherPool { asked: asked.to_owned(), wanted, gateway: self.subnet.gateway })
+    }
+
+    fn request_pool(&self, call: &wire::RequestPool) -> Result<Value, Refusal> {
+        if call.v6 {
+            return Err(Refusal::Ipv6);
+        }
+        // Without --subnet the pool is ours to choose, but then Docker takes no --ip.
+        self.check_pool(&call.pool)?;
+        if !call.sub_pool.is_empty() {
+            self.check_pool(&call.sub_pool)?;
+        }
+        Ok(json!({"PoolID": POOL, "Pool": self.pool(), "Data": {}}))
+    }
+
+    fn create_network(&self, call: &wire::CreateNetwork) -> Result<Value, Refusal> {
+        for data in &call.ipv4 {
+            self.check_pool(&data.pool)?;
+        }
+        Ok(json!({}))
+    }
+
+    fn request_address(&self, call: &wire::RequestAddress) -> Result<Value, Refusal> {
+        let gateway = call.options.get(ADDRESS_TYPE).is_some_and(|kind| kind == GATEWAY);
+        let address = match call.address.as_str() {
+            "" if gateway => self.subnet.gateway,
+            "" => return Err(Refusal::NoAddress),
+            text => text.parse().map_err(|_| Refusal::BadAddress(text.to_owned()))?,
+        };
+        // The gateway's is every host's own; Docker asks for it when the network is made and at each start.
+        if address != self.subnet.gateway {
+            self.assigned(address)?;
+        }
+        Ok(json!({"Address": format!("{address}/{}", self.subnet.prefix), "Data": {}}))
+    }
+
+    /// Who has the address on this host.
+    fn assigned(&self, address: Ipv4Addr) -> Result<(Arc<Assignment>, ManagedAddress), Refusal> {
+        let found = self.directory.lock().unwrap_or_else(PoisonError::into_inner).find(address)?;
+        let found = found.and_then(|assignment| assignment.network.clone().map(|network| (assignment, network)));
+        found.ok_or(Refusal::Unassigned(address))
+    }
+
+    async fn create_endpoint(&self, call: &wire::CreateEndpoint) -> Result<Value, Refusal> {
+        let text = call.interface.address.as_str();
+        let address = text.split('/').next().unwrap_or_default();
+        let address = address.parse().map_err(|_| Refusal::BadAddress(text.to_owned()))?;
+        let (assignment, network) = self.assigned(address)?;
+        // One chosen by --mac-address stands, and must not be answered.
+        let asked = &call.interface.mac_address;
+        let mac = if asked.is_empty() { &network.mac } else { asked };
+        let parsed = mac.parse().map_err(|_| Refusal::BadMac(mac.clone()))?;
+        self.endpoints.create(&call.endpoint, &assignment, &network, parsed).await?;
+        let answered = if asked.is_empty() { network.mac } else { String::new() };
+        let interface = wire::Interface { mac_address: answered, ..wire::Interface::default() };
+        Ok(json!(wire::CreatedEndpoint { interface }))
+    }
+
+    async fn join(&self, call: &wire::OfEndpoint) -> Result<Value, Refusal> {
+        let id = self.endpoints.instance(&call.endpoint).await?;
+        let id = id.ok_or_else(|| Refusal::NoEndpoint(call.endpoint.clone()))?;
+        Ok(json!(wire::Joined {
+            interface_name: wire::InterfaceName { src_name: peer_end(&id), dst_prefix: "eth" },
+            gateway: self.subnet.gateway.to_string(),
+            disable_gateway_service: true,
+        }))
+    }
+}
+
+/// A body; an empty one is one without fields.
+fn read<T: DeserializeOwned + Default>(call: &str, body: &[u8]) -> Result<T, Refusal> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|source| Refusal::Unreadable { call: call.to_owned(), source })
+}

@@ -1,0 +1,169 @@
+//! The managed network, in terms of users: one flat private network over all hosts, 10.42.0.0/16.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | [`subnet`], [`block`], [`address`] | who gets which address: hosts take blocks, instances addresses of them |
+//! | [`mesh`] | how the hosts reach each other: one record a host |
+//! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
+//! | [`firewall`] | one nftables table, and two rules in Docker's chain |
+//! | [`reconcile`] | the loop that keeps all that as it should be |
+//! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
+//!
+//! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
+
+pub mod address;
+mod apply;
+pub mod block;
+pub mod driver;
+mod firewall;
+pub mod kernel;
+pub mod mesh;
+pub mod overlay;
+mod reconcile;
+mod source;
+pub mod subnet;
+#[cfg(test)]
+mod tests;
+
+pub use address::Allocator;
+pub use subnet::SubnetSpec;
+
+use crate::environment::Environment;
+use crate::resource::assignment::ManagedAddress;
+use crate::store::{Store, key, mirror::Mirror};
+use kernel::Kernel;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What links carry where nothing else is known, bytes.
+const ETHERNET: u32 = 1500;
+
+/// What the network is told.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// This host's name.
+    pub host: String,
+    pub subnet: SubnetSpec,
+    /// This host's address towards the others; else it is found by `towards`.
+    pub underlay: Option<IpAddr>,
+    /// Where the others are: the store's endpoints, other agents. Nothing is sent there.
+    pub towards: Vec<SocketAddr>,
+    /// The overlay's MTU; else the underlay's less [`mesh::OVERHEAD`]. The smallest of all hosts' counts.
+    pub mtu: Option<u32>,
+    /// The file that keeps what is known of the mesh over a boot without store: `/var/lib/stampede/network.json`.
+    pub memory: Option<PathBuf>,
+}
+
+impl NetworkConfig {
+    /// As most hosts have it.
+    pub fn new(host: impl Into<String>) -> Self {
+        Self {
+            host: host.into(),
+            subnet: SubnetSpec::default(),
+            underlay: None,
+            towards: Vec::new(),
+            mtu: None,
+            memory: None,
+        }
+    }
+
+    fn default_mtu(&self) -> u32 {
+        self.mtu.unwrap_or(ETHERNET - mesh::OVERHEAD)
+    }
+
+    /// The overlay's MTU over this underlay.
+    fn mtu_over(&self, underlay: mesh::Underlay) -> u32 {
+        // Less than 576 is no IPv4 network (RFC 791).
+        self.mtu.unwrap_or_else(|| underlay.mtu.saturating_sub(mesh::OVERHEAD).max(576))
+    }
+}
+
+/// How the network is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkStatus {
+    /// Everything that is known of is as it should be.
+    pub ready: bool,
+    /// What is not, in words for the operator.
+    pub problems: Vec<String>,
+    /// The overlay's MTU.
+    pub mtu: u32,
+    /// This host's address towards the others.
+    pub underlay: Option<IpAddr>,
+    /// Own blocks that are routed.
+    pub routed: BTreeSet<Ipv4Addr>,
+}
+
+/// The running network of this host. Dropping it ends the loop; what runs on the network goes on as it is.
+#[derive(Debug)]
+pub struct Network {
+    allocator: Arc<Allocator>,
+    subnet: SubnetSpec,
+    mtu: Arc<AtomicU32>,
+    status: watch::Receiver<NetworkStatus>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Network {
+    /// Begins to make this host's network as it should be, in a task of its own.
+    pub fn start(config: NetworkConfig, store: Arc<dyn Store>, environment: &Environment, kernel: Kernel) -> Self {
+        let subnet = config.subnet;
+        let mtu = Arc::new(AtomicU32::new(config.default_mtu()));
+        let blocks = Mirror::start(store.clone(), environment, key::blocks(subnet.network));
+        let mesh = Mirror::start(store.clone(), environment, key::all_mesh());
+        let first = NetworkStatus { mtu: config.default_mtu(), ..NetworkStatus::default() };
+        let (status, receiver) = watch::channel(first);
+        let allocator = Allocator::with_blocks(store.clone(), environment, subnet, mtu.clone(), blocks.clone());
+        let reconciler = reconcile::Reconciler {
+            kernel,
+            store,
+            environment: environment.clone(),
+            config,
+            mesh,
+            blocks,
+            mtu: mtu.clone(),
+            status,
+        };
+        let task = tokio::spawn(reconciler.run());
+        Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, task }
+    }
+
+    /// Who gets which address, for placement.
+    pub fn allocator(&self) -> &Arc<Allocator> {
+        &self.allocator
+    }
+
+    /// The overlay's MTU as it is now: what new instances are told.
+    pub fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    /// An address as an instance's host is told it.
+    pub fn managed(&self, address: Ipv4Addr) -> ManagedAddress {
+        self.subnet.managed(address, self.mtu())
+    }
+
+    /// How the network is; changes are told.
+    pub fn status(&self) -> watch::Receiver<NetworkStatus> {
+        self.status.clone()
+    }
+
+    /// Waits until this host routes the block of an address; false after `limit`. For who starts an instance in a block that
+    /// was taken a moment ago.
+    pub async fn routed(&self, address: Ipv4Addr, limit: Duration) -> bool {
+        let block = self.subnet.block_of(address);
+        let mut status = self.status.clone();
+        let routed = status.wait_for(|status| status.routed.contains(&block));
+        matches!(tokio::time::timeout(limit, routed).await, Ok(Ok(_)))
+    }
+}

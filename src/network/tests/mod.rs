@@ -1,0 +1,6 @@
+//! The room's parts together, over the real embedded store and, in network namespaces of their own, the real kernel.
+
+mod addresses;
+mod docker;
+mod hosts;
+mod support;

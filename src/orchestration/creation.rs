@@ -1,0 +1,192 @@
+//! How an instance comes into being, and finds a host.
+
+use super::image::resource;
+use super::orchestrator::{Orchestrator, invalid, with_todo, written};
+use super::workload::docker_reference;
+use super::{Draft, ServiceError, Written, lifecycle, seed};
+use crate::membership::record::Capability;
+use crate::placement::record::Share;
+use crate::placement::{PlaceError, Request, Wanted, Writes};
+use crate::resource::assignment::{Desired, ManagedAddress};
+use crate::resource::{Resource, State, identifier, instance};
+use crate::store::{self, Operation, Revision, Transaction, encode, key};
+use serde_json::{Value, json};
+
+/// Most instances that one create makes.
+const MOST_AT_ONCE: u64 = 100;
+/// What a container counts for where it names no memory; a promise, no limit.
+const MEMORY_MB: u64 = 64;
+
+/// `wanted` on its host.
+fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedAddress>) -> Resource {
+    let mut next = lifecycle::chosen(wanted);
+    next.set(instance::HOST, host_id);
+    next.set(instance::HOST_NAME, host);
+    if let Some(address) = address {
+        next.set(instance::ADDRESS, address.address.to_string());
+    }
+    next
+}
+
+impl Orchestrator {
+    /// Finds a host and writes row and claim in one; `revision` is that of the row as it stands, `None` for a new one.
+    pub(super) async fn place(&self, wanted: &Resource, revision: Option<Revision>) -> Result<Written, ServiceError> {
+        let request = self.request(wanted).await?;
+        let row = key::resource(instance::BASE, wanted.id);
+        let result = self
+            .placer()
+            .place(&request, &|choice| {
+                let next = chosen(wanted, &choice.host, choice.host_id, choice.address.as_ref());
+                let transaction =
+                    with_todo(self.row(&row, &next, revision)?, instance::BASE, wanted, &next, self.now())?;
+                Ok(Writes { compares: transaction.compares, operations: transaction.success })
+            })
+            .await;
+        match result {
+            Ok(placed) => {
+                let next = chosen(wanted, &placed.host, placed.host_id, placed.address.as_ref());
+                Ok(written(next, placed.revision))
+            }
+            Err(PlaceError::Conflict { .. }) if revision.is_none() => Err(self.duplicate(&wanted.uuid)),
+            Err(PlaceError::Conflict { .. }) => {
+                Err(ServiceError::Conflict("it was changed meanwhile; try again".into()))
+            }
+            Err(PlaceError::Store(error)) => Err(error.into()),
+            Err(error) => {
+                let next = lifecycle::not_placed(wanted, &error.to_string());
+                tracing::info!(instance = identifier::instance(next.id), reason = %error, "no host for it yet");
+                let transaction =
+                    with_todo(self.row(&row, &next, revision)?, instance::BASE, wanted, &next, self.now())?;
+                let outcome = self.store().commit(transaction).await?;
+                match (outcome.succeeded, revision) {
+                    (true, _) => Ok(written(next, outcome.revision)),
+                    (false, None) => Err(self.duplicate(&wanted.uuid)),
+                    (false, Some(_)) => Err(ServiceError::Conflict("it was changed meanwhile; try again".into())),
+                }
+            }
+        }
+    }
+
+    /// The row alone, new or in place of the one at `revision`.
+    fn row(&self, row: &str, next: &Resource, revision: Option<Revision>) -> Result<Transaction, store::Error> {
+        let transaction = match revision {
+            Some(revision) => Transaction::new().unchanged(row, revision),
+            None => {
+                let name = key::uuid(&next.uuid);
+                let owner = encode(&name, &json!(format!("{}/{}", instance::BASE, next.id)))?;
+                Transaction::new().absent(row).absent(&name).then(Operation::put(&name, owner))
+            }
+        };
+        Ok(transaction.then(Operation::put(row, encode(row, next)?)))
+    }
+
+    pub(super) fn duplicate(&self, uuid: &str) -> ServiceError {
+        ServiceError::Conflict(format!("something with the uuid {uuid} exists; leave the uuid out, or choose another"))
+    }
+
+    async fn request(&self, wanted: &Resource) -> Result<Request, ServiceError> {
+        Ok(Request {
+            id: wanted.id,
+            uuid: wanted.uuid.clone(),
+            generation: wanted.generation,
+            wanted: Wanted {
+                kind: Capability::Container,
+                share: Share { memory_mb: wanted.get(instance::MEMORY_MB).unwrap_or(MEMORY_MB), cpu_millis: 0 },
+                requested_host: wanted.get(instance::REQUESTED_HOST),
+                valid_hosts: wanted.get(instance::VALID_HOSTS).unwrap_or_default(),
+                managed: self.is_managed(wanted).await?,
+            },
+        })
+    }
+
+    /// Whether it is on the managed network: where nothing else was chosen.
+    async fn is_managed(&self, wanted: &Resource) -> Result<bool, ServiceError> {
+        match wanted.get::<Vec<u64>>(instance::NETWORK_IDS).unwrap_or_default()[..] {
+            [] | [seed::MANAGED] => Ok(true),
+            [seed::UNMANAGED] => Ok(false),
+            [id] => match self.read("network", id).await {
+                Ok((network, _)) => Ok(network.kind == "hostOnlyNetwork"),
+                Err(ServiceError::NotFound) => {
+                    Err(invalid("InvalidReference", instance::NETWORK_IDS, "there is no such network"))
+                }
+                Err(error) => Err(error),
+            },
+            _ => Err(invalid("InvalidOption", instance::NETWORK_IDS, "a container has one network; name one")),
+        }
+    }
+
+    /// The image's uuid and row, from `imageUuid` or `imageId`.
+    async fn image(&self, draft: &Draft) -> Result<(String, u64), ServiceError> {
+        let text = |field: &str| draft.fields.get(field).and_then(Value::as_str).map(str::to_owned);
+        let uuid = match (text(instance::IMAGE_UUID), draft.fields.get(instance::IMAGE_ID).and_then(Value::as_u64)) {
+            (Some(uuid), _) => uuid,
+            (None, Some(id)) => self
+                .images()
+                .uuid(id)
+                .await?
+                .ok_or_else(|| invalid("InvalidReference", instance::IMAGE_ID, "there is no such image"))?,
+            (None, None) => {
+                return Err(invalid(
+                    "MissingRequired",
+                    instance::IMAGE_UUID,
+                    "say which image: docker:busybox, for example",
+                ));
+            }
+        };
+        if docker_reference(&uuid).is_none() {
+            let message = format!("a container's image is docker:<name>, for example docker:busybox; this is {uuid:?}");
+            return Err(invalid("InvalidImageInstanceKind", instance::IMAGE_UUID, message));
+        }
+        let id = self.images().ensure(&uuid).await?;
+        Ok((uuid, id))
+    }
+
+    pub(super) async fn create_instances(&self, mut draft: Draft) -> Result<Written, ServiceError> {
+        let count = draft.fields.remove("count").and_then(|count| count.as_u64()).unwrap_or(1);
+        if !(1..=MOST_AT_ONCE).contains(&count) {
+            let code = if count == 0 { "MinLimitExceeded" } else { "MaxLimitExceeded" };
+            return Err(invalid(code, "count", format!("1 to {MOST_AT_ONCE} at once")));
+        }
+        for field in ["ports", "instanceLinks", "publishAllPorts", "credentialIds"] {
+            let asked = draft.fields.remove(field);
+            if asked.is_some_and(|value| {
+                !matches!(value, Value::Null | Value::Bool(false)) && value != json!([]) && value != json!({})
+            }) {
+                let message = format!("{field} is not there yet in this version; leave it out");
+                return Err(invalid("InvalidOption", field, message));
+            }
+        }
+        let (image_uuid, image_id) = self.image(&draft).await?;
+        draft.fields.insert(instance::IMAGE_UUID.into(), image_uuid.into());
+        draft.fields.insert(instance::IMAGE_ID.into(), image_id.into());
+        // A default that is only counted with, and by its default at that, is not stored.
+        draft.fields.remove(instance::MEMORY_MB);
+        if count > 1 && draft.uuid.is_some() {
+            return Err(ServiceError::Conflict("several cannot share one uuid; leave it out".into()));
+        }
+        let results = futures::future::join_all((0..count).map(|_| self.create_instance(draft.clone()))).await;
+        let mut all = Written { resources: Vec::new(), revision: Revision(0) };
+        for result in results {
+            let one = result?;
+            all.revision = all.revision.max(one.revision);
+            all.resources.extend(one.resources);
+        }
+        Ok(all)
+    }
+
+    async fn create_instance(&self, draft: Draft) -> Result<Written, ServiceError> {
+        let id = self.number(instance::BASE).await?;
+        let start = draft.fields.get(instance::START_ON_CREATE).and_then(Value::as_bool).unwrap_or(true);
+        let state = if start { State::Creating } else { State::Stopped };
+        let mut wanted = resource(id, draft, self.environment(), state, self.now());
+        self.is_managed(&wanted).await?;
+        if start {
+            wanted.set(instance::DESIRED, json!(Desired::Running));
+            return self.place(&wanted, None).await;
+        }
+        wanted.set(instance::DESIRED, json!(Desired::Stopped));
+        let row = key::resource(instance::BASE, id);
+        let outcome = self.store().commit(self.row(&row, &wanted, None)?).await?;
+        if outcome.succeeded { Ok(written(wanted, outcome.revision)) } else { Err(self.duplicate(&wanted.uuid)) }
+    }
+}

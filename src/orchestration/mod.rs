@@ -1,0 +1,26 @@
+//! Which state follows which, and who drives it.
+//!
+//! ```text
+//! API ──ask──► lifecycle (pure) ──► one transaction: resource, claim, todo
+//!                                        │
+//!          host's loop ◄── on/<host>/ ◄──┘──► todo/<shard> ──► due (a retry, a purge) ──► lifecycle again
+//!          host's loop ──observation──► lifecycle (pure) ──► one transaction that compares the claim's token
+//! ```
+//! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
+//! takes what a host saw; [`todo`] drives what waits for a time or was left behind by an agent that died.
+
+mod creation;
+mod hosts;
+mod image;
+pub mod lifecycle;
+mod orchestrator;
+mod record;
+pub mod seed;
+mod service;
+mod status;
+pub mod todo;
+pub mod workload;
+
+pub use orchestrator::{KEY_NAMES, Orchestrator};
+pub use service::{Draft, Service, ServiceError, Written};
+pub use status::StatusError;

@@ -1,0 +1,285 @@
+//! Reads, asks the rules what follows, and writes it in one transaction; tried again where somebody else wrote meanwhile.
+
+use super::image::{Images, resource};
+use super::record::Todo;
+use super::{Draft, Service, ServiceError, Written, lifecycle};
+use crate::environment::{Environment, Timestamp};
+use crate::membership::Counter;
+use crate::placement::Placer;
+use crate::placement::record::Claim;
+use crate::resource::{Resource, State, identifier, instance};
+use crate::store::{self, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Tries of one change against others who change the same.
+const TRIES: usize = 8;
+/// The types that are stored by number.
+const COUNTED: &[&str] = &["account", "credential", "image", "instance", "network"];
+
+/// A credential's name: what is looked up at sign-in.
+const PUBLIC_VALUE: &str = "publicValue";
+/// The space of `name/…` in which it leads to the credential's number.
+pub const KEY_NAMES: &str = "apiKey";
+
+/// See the module's text. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Orchestrator(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    counters: BTreeMap<&'static str, Counter>,
+    images: Images,
+    placer: Placer,
+}
+
+fn todo(base: &str, id: u64) -> String {
+    key::todo(key::shard(base, id), base, id)
+}
+
+/// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had.
+pub(super) fn with_todo(
+    transaction: Transaction,
+    base: &str,
+    current: &Resource,
+    next: &Resource,
+    now: Timestamp,
+) -> Result<Transaction, store::Error> {
+    let todo = todo(base, next.id);
+    Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
+        (_, Some(not_before)) => transaction.then(Operation::put(&todo, encode(&todo, &Todo { not_before })?)),
+        (Some(_), None) => transaction.then(Operation::delete(&todo)),
+        (None, None) => transaction,
+    })
+}
+
+pub(super) fn written(resource: Resource, revision: Revision) -> Written {
+    Written { resources: vec![resource], revision }
+}
+
+pub(super) fn invalid(code: &'static str, field: &str, message: impl Into<String>) -> ServiceError {
+    ServiceError::Invalid { code, field: Some(field.to_owned()), message: message.into() }
+}
+
+impl Orchestrator {
+    pub fn new(store: Arc<dyn Store>, environment: Environment, placer: Placer) -> Self {
+        let counter = |base: &&'static str| (*base, Counter::new(store.clone(), &environment, *base));
+        let counters = COUNTED.iter().map(counter).collect();
+        let images = Images::new(store.clone(), environment.clone());
+        Self(Arc::new(Inner { store, environment, counters, images, placer }))
+    }
+
+    pub(super) async fn number(&self, base: &str) -> Result<u64, ServiceError> {
+        match self.0.counters.get(base) {
+            Some(counter) => Ok(counter.next().await?),
+            None => Err(invalid("InvalidAction", "kind", "none of this type can be made")),
+        }
+    }
+
+    pub(super) fn images(&self) -> &Images {
+        &self.0.images
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    pub(super) fn environment(&self) -> &Environment {
+        &self.0.environment
+    }
+
+    pub(super) fn placer(&self) -> &Placer {
+        &self.0.placer
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.0.environment.clock.now()
+    }
+
+    pub(super) async fn read(&self, base: &str, id: u64) -> Result<(Resource, Entry), ServiceError> {
+        let entry = self.0.store.get(&key::resource(base, id)).await?.entry.ok_or(ServiceError::NotFound)?;
+        Ok((decode(&entry)?, entry))
+    }
+
+    /// Reads, changes and writes it; again where it changed meanwhile.
+    async fn change(
+        &self,
+        base: &str,
+        id: u64,
+        mut change: impl FnMut(&Resource) -> Result<Resource, ServiceError>,
+    ) -> Result<Written, ServiceError> {
+        for _ in 0..TRIES {
+            let (current, entry) = self.read(base, id).await?;
+            let next = change(&current)?;
+            if next == current {
+                return Ok(written(current, entry.mod_revision));
+            }
+            let outcome = self.write(base, &current, &next, entry.mod_revision).await?;
+            if outcome.succeeded {
+                return Ok(written(next, outcome.revision));
+            }
+        }
+        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+    }
+
+    /// One transaction: the row; its claim, where it has one and something else is wanted; what is to follow.
+    async fn write(
+        &self,
+        base: &str,
+        current: &Resource,
+        next: &Resource,
+        revision: Revision,
+    ) -> Result<Outcome, ServiceError> {
+        let row = key::resource(base, next.id);
+        let mut transaction = Transaction::new().unchanged(&row, revision);
+        transaction = transaction.then(Operation::put(&row, encode(&row, next)?));
+        transaction = with_todo(transaction, base, current, next, self.now())?;
+        let wakes = base == instance::BASE && next.generation != current.generation;
+        if let Some(host) = next.get::<String>(instance::HOST_NAME).filter(|_| wakes) {
+            let on = key::on(&host, &identifier::instance(next.id));
+            let claim = Claim { id: next.id, uuid: next.uuid.clone(), generation: next.generation };
+            // It must be there already: a claim is made by placement alone.
+            transaction = transaction
+                .when(store::Compare::Exists { key: on.clone() })
+                .then(Operation::put(&on, encode(&on, &claim)?));
+        }
+        Ok(self.0.store.commit(transaction).await?)
+    }
+
+    /// Does what time or an interrupted agent left to do for it, until there is nothing more.
+    pub async fn drive(&self, base: &str, id: u64) -> Result<(), ServiceError> {
+        for _ in 0..TRIES {
+            let (current, entry) = match self.read(base, id).await {
+                Ok(found) => found,
+                Err(ServiceError::NotFound) => return self.forget_todo(base, id).await,
+                Err(error) => return Err(error),
+            };
+            match lifecycle::drive(&current, self.now()) {
+                lifecycle::Next::Nothing => return self.forget_todo(base, id).await,
+                lifecycle::Next::Wait(_) => return Ok(()),
+                lifecycle::Next::Place => {
+                    return self.place(&current, Some(entry.mod_revision)).await.map(drop);
+                }
+                lifecycle::Next::Write(next) => {
+                    self.write(base, &current, &next, entry.mod_revision).await?;
+                }
+                lifecycle::Next::Forget => return self.forget(base, &current, &entry).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// The row goes, and the names that were its own.
+    async fn forget(&self, base: &str, current: &Resource, entry: &Entry) -> Result<(), ServiceError> {
+        let mut transaction = Transaction::new()
+            .unchanged(&entry.key, entry.mod_revision)
+            .then(Operation::delete(&entry.key))
+            .then(Operation::delete(key::uuid(&current.uuid)))
+            .then(Operation::delete(todo(base, current.id)));
+        if let Some(public) = current.get::<String>(PUBLIC_VALUE) {
+            transaction = transaction.then(Operation::delete(key::name(KEY_NAMES, &public)));
+        }
+        self.0.store.commit(transaction).await?;
+        Ok(())
+    }
+
+    async fn forget_todo(&self, base: &str, id: u64) -> Result<(), ServiceError> {
+        self.0.store.commit(Transaction::new().then(Operation::delete(todo(base, id)))).await?;
+        Ok(())
+    }
+
+    /// [`Self::drive`], besides what was asked; what fails there is found again in `todo/`.
+    fn drive_besides(&self, id: u64) {
+        let orchestrator = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = orchestrator.drive(instance::BASE, id).await {
+                tracing::debug!(instance = identifier::instance(id), %error, "left to the shard's owner");
+            }
+        });
+    }
+
+    /// What needs no host: there at once. A credential's public value is a name that only one may have.
+    async fn create_plain(&self, draft: Draft) -> Result<Written, ServiceError> {
+        let base = &draft.base.clone();
+        let id = self.number(base).await?;
+        let state = State::Active;
+        let made = resource(id, draft, &self.0.environment, state, self.now());
+        let row = key::resource(base, id);
+        let uuid = key::uuid(&made.uuid);
+        let mut transaction = Transaction::new()
+            .absent(&row)
+            .absent(&uuid)
+            .then(Operation::put(&uuid, encode(&uuid, &json!(format!("{base}/{id}")))?))
+            .then(Operation::put(&row, encode(&row, &made)?));
+        if let Some(public) = made.get::<String>(PUBLIC_VALUE) {
+            let name = key::name(KEY_NAMES, &public);
+            transaction = transaction.absent(&name).then(Operation::put(&name, encode(&name, &id)?));
+        }
+        let outcome = self.0.store.commit(transaction).await?;
+        if outcome.succeeded { Ok(written(made, outcome.revision)) } else { Err(self.duplicate(&made.uuid)) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Service for Orchestrator {
+    async fn create(&self, draft: Draft) -> Result<Written, ServiceError> {
+        match draft.base.as_str() {
+            instance::BASE => self.create_instances(draft).await,
+            "host" => Err(invalid("InvalidAction", "kind", "a host joins by itself: install the agent on it")),
+            _ => self.create_plain(draft).await,
+        }
+    }
+
+    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
+        if base == "host" {
+            return self.update_host(id, &changes).await;
+        }
+        self.change(base, id, |current| Ok(updated(current, &changes))).await
+    }
+
+    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
+        let now = self.now();
+        if base == "host" {
+            return self.act_on_host(id, action).await;
+        }
+        if base != instance::BASE {
+            return self.change(base, id, |current| lifecycle::act_plain(base, current, action, now)).await;
+        }
+        if action == "update" {
+            return self.update(base, id, input).await;
+        }
+        let (current, entry) = self.read(base, id).await?;
+        // A start that first needs a host is one transaction with finding it.
+        if action == "start" && !lifecycle::placed(&current) {
+            let wanted = lifecycle::ask(&current, action, &input, now)?;
+            return self.place(&wanted, Some(entry.mod_revision)).await;
+        }
+        let asked = self.change(base, id, |current| lifecycle::ask(current, action, &input, now)).await?;
+        self.drive_besides(id);
+        Ok(asked)
+    }
+}
+
+/// Columns that may change, and fields.
+fn updated(current: &Resource, changes: &Map<String, Value>) -> Resource {
+    let mut next = current.clone();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    for (field, value) in changes {
+        match field.as_str() {
+            "name" => next.name = text(value),
+            "description" => next.description = text(value),
+            "accountId" => next.account_id = value.as_u64(),
+            "removeTime" => next.remove_time = value.as_i64().map(Timestamp),
+            "data" => next.data = value.as_object().cloned().unwrap_or_default(),
+            _ => next.set(field, value.clone()),
+        }
+    }
+    // What its supervisor goes by: its host is to hear of it.
+    if next.get::<Value>(instance::TRIGGERED_STOP) != current.get::<Value>(instance::TRIGGERED_STOP) {
+        next.generation += 1;
+    }
+    next
+}

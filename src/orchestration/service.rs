@@ -1,0 +1,58 @@
+//! What the API asks of the cluster: create, change, act. Whoever answers it decides by transactions alone.
+
+use crate::resource::{Resource, State};
+use crate::store::{self, Revision};
+use serde_json::{Map, Value};
+use std::fmt::Debug;
+
+/// A resource that was checked against its type's declaration and is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Draft {
+    /// Under which it is stored: `instance`, `credential`, `account`.
+    pub base: String,
+    /// As its resource has it. The type where that is one of several of its base (`container`, `apiKey`); else what the
+    /// client chose, like `user` for an account, or the base.
+    pub kind: String,
+    pub account_id: Option<u64>,
+    pub uuid: Option<String>,
+    pub name: Option<String>,
+    pub description: Option<String>,
+    pub data: Map<String, Value>,
+    /// The type's fields, with defaults, references as plain numbers; also those that are never shown (`networkIds`).
+    pub fields: Map<String, Value>,
+}
+
+/// What was written, and when: a read on this node waits until it knows that revision.
+#[derive(Clone, Debug)]
+pub struct Written {
+    pub resources: Vec<Resource>,
+    pub revision: Revision,
+}
+
+/// Why something was not done. Nothing was changed then, but for [`store::Error::OutcomeUnknown`].
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    #[error("there is no such resource")]
+    NotFound,
+    /// Another with the same uuid, or it is busy.
+    #[error("{0}")]
+    Conflict(String),
+    #[error("{action} is not possible while it is {state}")]
+    ActionNotAvailable { action: String, state: State },
+    /// `code` as in the contract: `InvalidReference`, `MissingRequired`.
+    #[error("{message}")]
+    Invalid { code: &'static str, field: Option<String>, message: String },
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}
+
+/// See the module's text.
+#[async_trait::async_trait]
+pub trait Service: Debug + Send + Sync {
+    /// Makes one, or as many as its `count` says.
+    async fn create(&self, draft: Draft) -> Result<Written, ServiceError>;
+    /// Changes fields; null takes one away.
+    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError>;
+    /// Begins a transition: `start`, `stop`, `remove`.
+    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError>;
+}

@@ -1,0 +1,129 @@
+//! What a host saw, into the store: one transaction that compares the claim's token, so that a host that lost its claim
+//! changes nothing.
+
+use super::orchestrator::{Orchestrator, with_todo};
+use super::record::Tombstone;
+use super::{ServiceError, lifecycle};
+use crate::placement::Writes;
+use crate::placement::record::Claim;
+use crate::placement::release::{self, Holding, ReleaseError};
+use crate::resource::assignment::Token;
+use crate::resource::{Resource, State, identifier, instance};
+use crate::store::{self, Compare, Entry, Operation, Revision, Transaction, decode, encode, key};
+use std::net::Ipv4Addr;
+
+/// Tries of one status before it is left to the next look.
+const TRIES: usize = 6;
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The claim is another's, or gone: what runs here is nobody's any more.
+    #[error("the claim is no longer held")]
+    ClaimLost,
+    #[error("others kept changing it; it is looked at again")]
+    Busy,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl Orchestrator {
+    /// Writes what `host` saw of an instance; `read` is its row as the host last read it. True where that changed something.
+    pub async fn observed(
+        &self,
+        host: &str,
+        token: Token,
+        read: &Entry,
+        seen: &lifecycle::Observation,
+    ) -> Result<bool, StatusError> {
+        let row = read.key.clone();
+        let Resource { id, generation, .. } = decode(read)?;
+        // Mostly nobody wrote it since: the transaction compares that, and only then it is read again.
+        let mut known = Some(read.clone());
+        for _ in 0..TRIES {
+            let entry = match known.take() {
+                Some(entry) => entry,
+                None => self.store().get(&row).await?.entry.ok_or(StatusError::ClaimLost)?,
+            };
+            let current: Resource = decode(&entry)?;
+            let now = self.environment().clock.now();
+            let Some(next) = lifecycle::observe(&current, generation, seen, now) else {
+                return Ok(false);
+            };
+            let held = Compare::CreateRevision {
+                key: key::on(host, &identifier::instance(id)),
+                revision: Revision(token.revision),
+            };
+            let free = lifecycle::to_deallocate(&next) && next.state == State::Stopped;
+            if next.state == State::Purged || free {
+                let next = if free { lifecycle::deallocated(&next) } else { next };
+                match self.given_up(host, token, &current, entry.mod_revision, next).await {
+                    Ok(()) => return Ok(true),
+                    Err(ReleaseError::Conflict { .. } | ReleaseError::Contended) => continue,
+                    Err(ReleaseError::NotHeld { .. }) => return Err(StatusError::ClaimLost),
+                    Err(ReleaseError::Store(error)) => return Err(error.into()),
+                }
+            }
+            let on = key::on(host, &identifier::instance(id));
+            let transaction = self
+                .written(host, &current, next)?
+                .when(held)
+                .unchanged(&row, entry.mod_revision)
+                .or_else(Operation::get(on));
+            let outcome = self.store().commit(transaction).await?;
+            if outcome.succeeded {
+                return Ok(true);
+            }
+            let still_ours = outcome.answers.iter().any(|answer| match answer {
+                store::Answer::Entries(entries) => {
+                    entries.iter().any(|entry| entry.create_revision.0 == token.revision)
+                }
+                _ => false,
+            });
+            if !still_ours {
+                return Err(StatusError::ClaimLost);
+            }
+        }
+        Err(StatusError::Busy)
+    }
+
+    /// The new row; and the claim's generation where the host itself changed what is wanted.
+    fn written(&self, host: &str, current: &Resource, next: Resource) -> Result<Transaction, StatusError> {
+        let row = key::resource(instance::BASE, next.id);
+        let mut transaction = Transaction::new().then(Operation::put(&row, encode(&row, &next)?));
+        if next.generation != current.generation {
+            let on = key::on(host, &identifier::instance(next.id));
+            let claim = Claim { id: next.id, uuid: next.uuid.clone(), generation: next.generation };
+            transaction = transaction.then(Operation::put(&on, encode(&on, &claim)?));
+        }
+        Ok(with_todo(transaction, instance::BASE, current, &next, self.environment().clock.now())?)
+    }
+
+    /// The new row, without claim, address and share; with a tombstone where it was purged.
+    async fn given_up(
+        &self,
+        host: &str,
+        token: Token,
+        current: &Resource,
+        revision: Revision,
+        next: Resource,
+    ) -> Result<(), ReleaseError> {
+        let now = self.environment().clock.now();
+        let row = key::resource(instance::BASE, next.id);
+        let mut transaction =
+            Transaction::new().unchanged(&row, revision).then(Operation::put(&row, encode(&row, &next)?));
+        if next.state == State::Purged {
+            let gone = key::gone(&next.uuid);
+            let tombstone = Tombstone { id: next.id, kind: next.kind.clone(), purged: now };
+            transaction = transaction.then(Operation::put(&gone, encode(&gone, &tombstone)?));
+        }
+        let transaction = with_todo(transaction, instance::BASE, current, &next, now)?;
+        let also = Writes { compares: transaction.compares, operations: transaction.success };
+        let address = current.get::<Ipv4Addr>(instance::ADDRESS).and_then(|address| self.placer().release(address));
+        let holding = Holding { id: next.id, host: host.to_owned(), token, address };
+        release::release(self.store().as_ref(), self.environment(), &holding, &also).await?;
+        Ok(())
+    }
+}

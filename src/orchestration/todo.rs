@@ -1,0 +1,205 @@
+//! What waits for a time, or was left behind: `todo/<shard>/…`, 64 shards.
+//!
+//! Each shard is followed by two live hosts, chosen by rendezvous hashing over `alive/`: all agents come to the same
+//! choice without a word, and when a host goes only its own shards move. The first acts when a thing is due, the second
+//! [`SECOND_WAITS`] later, in case the first is alive in etcd's eyes only. Both acting does no harm: what is done is one
+//! transaction that compares revisions.
+
+use super::Orchestrator;
+use super::record::Todo;
+use crate::environment::{Environment, Timestamp};
+use crate::membership::record::Alive;
+use crate::store::mirror::Mirror;
+use crate::store::{Store, key};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// How much later than the first the second in line acts.
+pub const SECOND_WAITS: Duration = Duration::from_secs(5);
+/// A thing that was tried and is still there is tried again after this, and twice as long each time up to a minute.
+const AGAIN: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// The place of `host` in the line for `shard` among `hosts`; 0 is the first. `None` where it is none of them.
+pub fn rank<'a>(host: &str, shard: u32, hosts: impl Iterator<Item = &'a str>) -> Option<usize> {
+    let mut line: Vec<(u64, &str)> = hosts.map(|name| (weight(name, shard), name)).collect();
+    line.sort_unstable_by(|a, b| b.cmp(a));
+    line.iter().position(|(_, name)| *name == host)
+}
+
+/// FNV-1a with a final mix: the same on every agent and in every version.
+fn weight(host: &str, shard: u32) -> u64 {
+    let bytes = host.bytes().chain(shard.to_le_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+/// Follows the shards that are this host's; ends when dropped.
+#[derive(Debug)]
+pub struct Shards {
+    task: JoinHandle<()>,
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shards {
+    pub fn start(
+        orchestrator: Orchestrator,
+        store: Arc<dyn Store>,
+        environment: Environment,
+        host: String,
+        alive: Mirror<Alive>,
+    ) -> Self {
+        let keeper = Keeper { orchestrator, store, environment, host, followed: HashMap::new() };
+        Self { task: tokio::spawn(keeper.run(alive)) }
+    }
+}
+
+struct Keeper {
+    orchestrator: Orchestrator,
+    store: Arc<dyn Store>,
+    environment: Environment,
+    host: String,
+    followed: HashMap<u32, (usize, AbortOnDrop)>,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Keeper {
+    async fn run(mut self, alive: Mirror<Alive>) {
+        let mut changes = alive.changes();
+        loop {
+            let hosts: Vec<String> = alive.view().keys().cloned().collect();
+            self.divide(&hosts);
+            changes.next().await;
+        }
+    }
+
+    fn divide(&mut self, hosts: &[String]) {
+        for shard in 0..key::SHARDS {
+            let rank = rank(&self.host, shard, hosts.iter().map(String::as_str)).filter(|rank| *rank < 2);
+            match (rank, self.followed.get(&shard)) {
+                (Some(rank), Some((known, _))) if rank == *known => {}
+                (Some(rank), _) => {
+                    let task = tokio::spawn(self.shard(shard, rank).run());
+                    self.followed.insert(shard, (rank, AbortOnDrop(task)));
+                }
+                (None, _) => {
+                    self.followed.remove(&shard);
+                }
+            }
+        }
+    }
+
+    fn shard(&self, shard: u32, rank: usize) -> Shard {
+        Shard {
+            orchestrator: self.orchestrator.clone(),
+            environment: self.environment.clone(),
+            mirror: Mirror::start(self.store.clone(), &self.environment, key::todo_shard(shard)),
+            late: SECOND_WAITS * u32::try_from(rank).unwrap_or(0),
+            tried: HashMap::new(),
+        }
+    }
+}
+
+struct Shard {
+    orchestrator: Orchestrator,
+    environment: Environment,
+    mirror: Mirror<Todo>,
+    late: Duration,
+    /// What was tried already: not before when again, and the wait after that.
+    tried: HashMap<String, (Timestamp, Duration)>,
+}
+
+impl Shard {
+    async fn run(mut self) {
+        let mut changes = self.mirror.changes();
+        loop {
+            let now = self.environment.clock.now();
+            let (due, next) = self.due(now);
+            for key in due {
+                self.attend(&key, now).await;
+            }
+            // A whole minute at the most, so that a stepped clock is noticed.
+            let pause =
+                next.map_or(LONGEST, |time| Duration::from_millis((time.0 - now.0).unsigned_abs()).min(LONGEST));
+            tokio::select! {
+                _ = changes.next() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// What is due, and when the next will be.
+    fn due(&mut self, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
+        let view = self.mirror.view();
+        self.tried.retain(|key, _| view.contains_key(key));
+        let (mut due, mut next) = (Vec::new(), None);
+        for (key, item) in view.iter() {
+            let wanted = item.value.not_before.after(self.late);
+            let time = self.tried.get(key).map_or(wanted, |(again, _)| wanted.max(*again));
+            if time <= now {
+                due.push(key.clone());
+                next = Some(now.after(AGAIN));
+            } else {
+                next = Some(next.map_or(time, |next: Timestamp| next.min(time)));
+            }
+        }
+        (due, next)
+    }
+
+    async fn attend(&mut self, key: &str, now: Timestamp) {
+        let pause = self.tried.get(key).map_or(AGAIN, |(_, pause)| (*pause * 2).min(LONGEST));
+        self.tried.insert(key.to_owned(), (now.after(self.environment.jitter(pause)), pause));
+        let Some((base, Ok(id))) = key.split_once('/').map(|(base, id)| (base, id.parse())) else {
+            tracing::warn!(key, "nobody knows what is to be done for it");
+            return;
+        };
+        if let Err(error) = self.orchestrator.drive(base, id).await {
+            tracing::debug!(kind = base, id, %error, "tried again later");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_shards_of_a_lost_host_move() {
+        let all = ["h1", "h2", "h3", "h4"];
+        let first = |hosts: &[&str], shard| {
+            hosts.iter().find(|host| rank(host, shard, hosts.iter().copied()) == Some(0)).map(|host| (*host).to_owned())
+        };
+        let mut moved = 0;
+        for shard in 0..key::SHARDS {
+            let before = first(&all, shard);
+            let after = first(&all[..3], shard);
+            if before.as_deref() == Some("h4") {
+                moved += 1;
+            } else {
+                assert_eq!(before, after, "shard {shard} moved without need");
+            }
+        }
+        assert!((4..=32).contains(&moved), "{moved} of 64 shards were h4's");
+    }
+
+    #[test]
+    fn one_that_is_not_there_has_no_place() {
+        assert_eq!(rank("h9", 1, ["h1"].into_iter()), None);
+    }
+}

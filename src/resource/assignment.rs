@@ -1,0 +1,112 @@
+//! What a host is to run: the part of an instance that its host needs, complete, so that it can be run with nobody to
+//! ask. It lies in the host's ledger, is read by the instance's supervisor and by the network driver, and is written by
+//! the agent alone.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+/// Who may run an instance: the claim that was won. Compared for equality only, never for older or newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Token {
+    /// The cluster's generation.
+    pub generation: u64,
+    /// The create_revision of `on/<host>/<instance>`.
+    pub revision: i64,
+}
+
+/// What an instance should be doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Desired {
+    Running,
+    Stopped,
+    /// Nothing of it is left on any host.
+    Purged,
+}
+
+/// What follows when an instance ends by itself (`instanceTriggeredStop`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnEnd {
+    #[default]
+    Stop,
+    Restart,
+    Remove,
+}
+
+/// One ledger file: `/var/lib/stampede/instance/<id>.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// As on the wire: `1i54`.
+    pub id: String,
+    pub uuid: String,
+    pub token: Token,
+    /// The resource's generation that this was made from.
+    pub generation: u64,
+    /// Grows when it is to be stopped and started again.
+    #[serde(default)]
+    pub restarts: u64,
+    pub desired: Desired,
+    #[serde(default)]
+    pub on_end: OnEnd,
+    pub workload: Workload,
+    /// Its place on the managed network; `None` on Docker's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<ManagedAddress>,
+}
+
+/// What is run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Workload {
+    Container(Container),
+}
+
+/// A Docker container. Empty and `None` mean: as the image says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Container {
+    /// The instance's name, if it has one; the container is called `<name>-<id>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// A reference as Docker takes it: `busybox`, `nginx:1.27`, `host/path@sha256:…`.
+    pub image: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
+    /// As `docker run -v` takes them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<String>,
+    /// Mebibytes; 0 is no limit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub memory_mb: u64,
+}
+
+/// An address on the managed network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedAddress {
+    pub address: Ipv4Addr,
+    /// Length of the subnet's prefix in bits (16).
+    pub prefix: u8,
+    pub gateway: Ipv4Addr,
+    /// `02:00:01:00:xx:yy`.
+    pub mac: String,
+    /// The overlay's MTU in bytes.
+    pub mtu: u32,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

@@ -1,0 +1,48 @@
+//! Fields of instances that agents work with, by name: read and written with [`super::Resource::get`] and `set`.
+
+use super::Resource;
+use super::assignment::{Desired, OnEnd};
+
+/// Base type: the one under which containers and virtual machines are stored.
+pub const BASE: &str = "instance";
+
+pub const HOST: &str = "hostId";
+/// Name of the host that holds the claim; kept over stop and start.
+pub const HOST_NAME: &str = "hostName";
+/// What it should be doing: `running`, `stopped`, `purged`.
+pub const DESIRED: &str = "desired";
+/// Grows with each restart that is asked for.
+pub const RESTARTS: &str = "restarts";
+pub const IMAGE_UUID: &str = "imageUuid";
+pub const IMAGE_ID: &str = "imageId";
+pub const COMMAND: &str = "command";
+pub const COMMAND_ARGS: &str = "commandArgs";
+pub const ENVIRONMENT: &str = "environment";
+pub const DIRECTORY: &str = "directory";
+pub const HOSTNAME: &str = "hostname";
+pub const USER: &str = "user";
+pub const PRIVILEGED: &str = "privileged";
+pub const VOLUMES: &str = "dockerVolumes";
+/// What placement counts with; no limit by itself.
+pub const MEMORY_MB: &str = "memoryMb";
+/// A limit that its host enforces; unlike the above, only where it was asked for.
+pub const MEMORY_LIMIT_MB: &str = "memoryLimitMb";
+pub const NETWORK_IDS: &str = "networkIds";
+pub const REQUESTED_HOST: &str = "requestedHostId";
+pub const VALID_HOSTS: &str = "validHostIds";
+pub const TRIGGERED_STOP: &str = "instanceTriggeredStop";
+pub const START_ON_CREATE: &str = "startOnCreate";
+pub const ADDRESS: &str = "primaryIpAddress";
+pub const FIRST_RUNNING: &str = "firstRunning";
+/// Docker's id of the container, once there is one.
+pub const EXTERNAL_ID: &str = "externalId";
+
+/// What it should be doing.
+pub fn desired(instance: &Resource) -> Desired {
+    instance.get(DESIRED).unwrap_or(Desired::Stopped)
+}
+
+/// What follows when it ends by itself.
+pub fn on_end(instance: &Resource) -> OnEnd {
+    instance.get(TRIGGERED_STOP).unwrap_or_default()
+}

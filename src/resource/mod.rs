@@ -1,0 +1,21 @@
+//! What users see: resources, their types, fields, states and rules.
+//!
+//! A [`Resource`] is what is stored for one thing that has an id: the columns that all have, and its type's own fields.
+//! Each type is declared once ([`declaration`]); schemas, validation, defaults and what the API shows come from that.
+//! Which state follows which is one table ([`transition`]).
+
+pub mod assignment;
+pub mod date;
+pub mod declaration;
+pub mod identifier;
+pub mod instance;
+pub mod port;
+mod record;
+pub mod schema;
+mod state;
+pub mod transition;
+pub mod types;
+pub mod validation;
+
+pub use record::Resource;
+pub use state::{State, Transitioning};

@@ -1,0 +1,113 @@
+//! A Docker container.
+
+use super::columns::{COMMON, OWNER};
+use super::instance::{self, ADDED, SHARED, STATE};
+use crate::resource::declaration::{Field, Form, Literal, Type};
+use crate::resource::validation::{Invalid, InvalidCode};
+use crate::resource::{instance as names, port};
+use serde_json::{Map, Value};
+
+/// As many as are made in one request.
+const MOST_AT_ONCE: u64 = 100;
+
+/// Its kind is its type, and its uuid is given by the cluster.
+const IDENTITY: &[Field] = &[Field::string("kind").filtered(), Field::string("uuid").max_length(128).filtered()];
+
+const OWN: &[Field] = &[
+    Field::string("command").create().min_length(1),
+    Field::array("commandArgs", &Form::String).create(),
+    Field::int("compute").create().filtered(),
+    Field::string("directory").create().min_length(1),
+    Field::array("dockerVolumes", &Form::String).create(),
+    Field::map("environment", &Form::String).create().not_null(),
+    Field::string("hostname").create().min_length(1).filtered(),
+    Field::reference("imageId", "image").create().filtered(),
+    Field::string("imageUuid").create(),
+    Field::map("instanceLinks", &Form::Reference("instance")).create().write_only(),
+    Field::array("networkIds", &Form::Reference("network")).create().write_only(),
+    Field::boolean("privileged").create().not_null().default(Literal::Boolean(false)),
+    Field::boolean("publishAllPorts").create().not_null().default(Literal::Boolean(false)),
+    Field::boolean("startOnCreate").create().not_null().default(Literal::Boolean(true)),
+    Field::array("subnetIds", &Form::Reference("subnet")).create().write_only(),
+    Field::string("user").create().min_length(1),
+];
+
+/// What the original did not have. A limit that the host enforces, where it is asked for; Docker takes 6 MiB and more.
+const LIMITS: &[Field] = &[Field::int(names::MEMORY_LIMIT_MB).create().range(6, 1 << 30)];
+
+pub const TYPE: Type = Type {
+    name: "container",
+    plural: "containers",
+    fields: &[COMMON, OWNER, IDENTITY, STATE, SHARED, ADDED, OWN, LIMITS],
+    collection_methods: &["GET", "POST"],
+    resource_methods: &["GET", "PUT", "DELETE"],
+    check: Some(check),
+    ..instance::TYPE
+};
+
+fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
+    let image = input.get(names::IMAGE_UUID).and_then(Value::as_str).unwrap_or_default();
+    if image.trim().is_empty() && !input.contains_key(names::IMAGE_ID) {
+        return Err(Invalid::new(
+            InvalidCode::MissingRequired,
+            names::IMAGE_UUID,
+            "say which image to run: imageUuid is \"docker:\" and what `docker pull` takes, like \"docker:busybox\"",
+        ));
+    }
+    let chosen = |field: &str| input.get(field).and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
+    if chosen(names::NETWORK_IDS) && chosen("subnetIds") {
+        return Err(Invalid::new(
+            InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive,
+            names::NETWORK_IDS,
+            "give networkIds or subnetIds, not both",
+        ));
+    }
+    for text in input.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        port::Port::parse(text)?;
+    }
+    match input.get("count").and_then(Value::as_u64) {
+        Some(count) if count > MOST_AT_ONCE => Err(Invalid::new(
+            InvalidCode::MaxLimitExceeded,
+            "count",
+            format!("at most {MOST_AT_ONCE} are made at once; ask several times"),
+        )),
+        None | Some(0) if input.contains_key("count") => {
+            Err(Invalid::new(InvalidCode::MinLimitExceeded, "count", "count is 1 or more"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn code(input: Value) -> Option<InvalidCode> {
+        check(input.as_object().unwrap()).err().map(|invalid| invalid.code)
+    }
+
+    #[test]
+    fn an_image_is_needed() {
+        assert_eq!(code(json!({})), Some(InvalidCode::MissingRequired));
+        assert_eq!(code(json!({"imageUuid": " "})), Some(InvalidCode::MissingRequired));
+        assert_eq!(code(json!({"imageUuid": "docker:busybox"})), None);
+        assert_eq!(code(json!({"imageId": 3})), None);
+    }
+
+    #[test]
+    fn networks_ports_and_count_are_checked() {
+        let with = |key: &str, value: Value| {
+            let mut input = json!({"imageId": 3, "networkIds": [1]});
+            input[key] = value;
+            code(input)
+        };
+        assert_eq!(with("subnetIds", json!([2])), Some(InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive));
+        assert_eq!(with("subnetIds", json!([])), None);
+        assert_eq!(with("ports", json!(["80:80", "x"])), Some(InvalidCode::PortWrongFormat));
+        assert_eq!(with("count", json!(0)), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(with("count", json!(-1)), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(with("count", json!(101)), Some(InvalidCode::MaxLimitExceeded));
+        assert_eq!(with("count", json!(100)), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! A machine with an agent. Hosts make themselves known; nobody creates them over the API.
+
+use super::columns::{COMMON, IDENTITY, OWNER, PUBLIC, actions};
+use crate::resource::declaration::{Field, Form, Link, LinkPath, Type};
+
+const STATE: &[Field] = &[Field::one_of(
+    "state",
+    &[
+        "activating",
+        "active",
+        "deactivating",
+        "disconnected",
+        "inactive",
+        "purged",
+        "purging",
+        "registering",
+        "removed",
+        "removing",
+        "requested",
+        "restoring",
+        "updating-active",
+        "updating-inactive",
+    ],
+)
+.not_null()
+.max_length(128)
+.filtered()];
+
+const OWN: &[Field] = &[
+    Field::reference("agentId", "agent").create().update().filtered(),
+    Field::int("computeFree").create().update().filtered(),
+    Field::int("computeTotal").create().update().filtered(),
+    Field::reference("physicalHostId", "physicalHost").create().update().filtered(),
+    Field::string("uri").filtered(),
+    Field::reference("zoneId", "zone").create().update().filtered(),
+];
+
+/// What the original did not have.
+const ADDED: &[Field] = &[
+    Field::string("agentAddress"),
+    Field::array("capabilities", &Form::String),
+    Field::string("hostname").filtered(),
+    Field::map("labels", &Form::String).update(),
+    Field::int("memoryMb").filtered(),
+    Field::map("versions", &Form::String),
+];
+
+pub const TYPE: Type = Type {
+    fields: &[COMMON, OWNER, IDENTITY, STATE, PUBLIC, OWN, ADDED],
+    collection_methods: &["GET"],
+    resource_methods: &["GET", "PUT", "DELETE"],
+    actions: actions!("host"),
+    links: &[
+        Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
+        Link {
+            name: "instances",
+            target: "instance",
+            path: LinkPath::Many("hostId"),
+            create_default: Some("requestedHostId"),
+        },
+    ],
+    listable: true,
+    admin_writes: true,
+    ..Type::bare("host", "hosts")
+};

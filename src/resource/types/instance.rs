@@ -1,0 +1,95 @@
+//! Containers and virtual machines alike: the base under which both are stored, listed together, and created by neither.
+
+use super::columns::{COMMON, IDENTITY, OWNER, action};
+use crate::resource::declaration::{Action, Field, Form, Link, LinkPath, Literal, Type};
+
+pub const STATE: &[Field] = &[Field::one_of(
+    "state",
+    &[
+        "creating",
+        "migrating",
+        "purged",
+        "purging",
+        "removed",
+        "removing",
+        "requested",
+        "restarting",
+        "restoring",
+        "running",
+        "starting",
+        "stopped",
+        "stopping",
+        "updating-running",
+        "updating-stopped",
+    ],
+)
+.not_null()
+.max_length(128)
+.filtered()];
+
+/// Of instances of every kind.
+pub const SHARED: &[Field] = &[
+    Field::reference("agentId", "agent").create().update().filtered(),
+    Field::string("allocationState").filtered(),
+    Field::int("count").create().write_only(),
+    Field::array("credentialIds", &Form::Reference("credential")).create().write_only(),
+    Field::string("domain").max_length(128).filtered(),
+    Field::date("firstRunning").filtered(),
+    Field::one_of("instanceTriggeredStop", &["stop", "remove", "restart"])
+        .create()
+        .update()
+        .default(Literal::Text("stop"))
+        .max_length(128)
+        .filtered_as_text(),
+    Field::int("memoryMb").default(Literal::Int(256)).filtered(),
+    Field::array("ports", &Form::String).create().write_only(),
+    Field::string("primaryAssociatedIpAddress").not_null(),
+    Field::string("primaryIpAddress").not_null(),
+    Field::reference("requestedHostId", "host").create().update(),
+    Field::string("token").filtered(),
+    Field::string("userdata").create().update().max_length(65535).filtered(),
+    Field::array("validHostIds", &Form::Reference("host")).create().update(),
+    Field::array("vnetIds", &Form::Reference("vnet")).create().write_only(),
+    Field::reference("zoneId", "zone").create().update().filtered(),
+];
+
+/// What the original did not have: the host, without asking for the link `hosts`.
+pub const ADDED: &[Field] = &[Field::reference("hostId", "host").filtered()];
+
+const OWN: &[Field] = &[
+    Field::int("compute").filtered(),
+    Field::string("hostname").filtered(),
+    Field::reference("imageId", "image").create().update().filtered(),
+    Field::string("imageUuid"),
+    Field::array("networkIds", &Form::Reference("network")).write_only(),
+    Field::boolean("startOnCreate").not_null().default(Literal::Boolean(true)),
+    Field::array("subnetIds", &Form::Reference("subnet")).write_only(),
+];
+
+pub const ACTIONS: &[Action] = &[
+    action("create", "instance"),
+    action("migrate", "instance"),
+    action("purge", "instance"),
+    action("remove", "instance"),
+    action("restart", "instance"),
+    action("restore", "instance"),
+    action("start", "instance"),
+    Action { name: "stop", input: Some("instanceStop"), output: "instance" },
+    action("update", "instance"),
+];
+
+pub const LINKS: &[Link] = &[
+    Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
+    Link { name: "hosts", target: "host", path: LinkPath::OneAsMany("hostId"), create_default: None },
+    Link { name: "image", target: "image", path: LinkPath::One("imageId"), create_default: None },
+];
+
+pub const TYPE: Type = Type {
+    fields: &[COMMON, OWNER, IDENTITY, STATE, SHARED, ADDED, OWN],
+    collection_methods: &["GET"],
+    resource_methods: &["GET"],
+    actions: ACTIONS,
+    links: LINKS,
+    listable: true,
+    ..Type::bare("instance", "instances")
+};

@@ -1,0 +1,108 @@
+//! Every type, one file each.
+
+mod account;
+mod api_key;
+mod api_version;
+mod collection;
+mod columns;
+mod container;
+mod credential;
+mod error;
+mod host;
+mod host_only_network;
+mod image;
+mod instance;
+mod instance_stop;
+mod network;
+mod resource;
+mod schema;
+
+use super::Resource;
+use super::declaration::Type;
+
+/// All types, in the order in which `/v1/schemas` lists them.
+pub const ALL: &[&Type] = &[
+    &account::TYPE,
+    &api_key::TYPE,
+    &api_version::TYPE,
+    &collection::TYPE,
+    &container::TYPE,
+    &credential::TYPE,
+    &error::TYPE,
+    &host::TYPE,
+    &host_only_network::TYPE,
+    &image::TYPE,
+    &instance::TYPE,
+    &instance_stop::TYPE,
+    &network::TYPE,
+    &resource::TYPE,
+    &schema::TYPE,
+];
+
+/// A type by its name.
+pub fn find(name: &str) -> Option<&'static Type> {
+    ALL.iter().copied().find(|declared| declared.name == name)
+}
+
+/// A type by its name or plural in any case, as addresses have it.
+pub fn find_address(text: &str) -> Option<&'static Type> {
+    ALL.iter()
+        .copied()
+        .find(|declared| declared.plural.eq_ignore_ascii_case(text) || declared.name.eq_ignore_ascii_case(text))
+}
+
+/// The base of a type that is referred to; the name itself where it is not (yet) one of ours.
+pub fn base_of(name: &'static str) -> &'static str {
+    find(name).map_or(name, |declared| declared.base)
+}
+
+/// The types stored under `base` beside it.
+pub fn subtypes(base: &str) -> impl Iterator<Item = &'static Type> {
+    ALL.iter().copied().filter(move |declared| declared.base == base && declared.is_subtype())
+}
+
+/// The type of a stored resource: its kind's where that is one of `base`, else the base's.
+pub fn of(base: &'static Type, resource: &Resource) -> &'static Type {
+    match find(&resource.kind) {
+        Some(declared) if declared.base == base.base => declared,
+        _ => find(base.base).unwrap_or(base),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::declaration::{Form, LinkPath};
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn declarations_hold_together() {
+        let mut names = BTreeSet::new();
+        for declared in ALL {
+            assert!(names.insert(declared.name), "{} is declared twice", declared.name);
+            assert!(find(declared.base).is_some(), "{}: its base {} is no type", declared.name, declared.base);
+            let mut fields = BTreeSet::new();
+            for field in declared.fields() {
+                assert!(fields.insert(field.name), "{}.{} is declared twice", declared.name, field.name);
+                assert!(
+                    field.form == Form::Enum || field.options.is_empty(),
+                    "{}.{}: options, but no enum",
+                    declared.name,
+                    field.name
+                );
+            }
+            for action in declared.actions {
+                assert!(action.input.is_none_or(|input| find(input).is_some()), "{}.{}", declared.name, action.name);
+                assert!(find(action.output).is_some(), "{}.{}", declared.name, action.name);
+            }
+            for link in declared.links {
+                let target = find(link.target).unwrap_or_else(|| panic!("{}.{}", declared.name, link.name));
+                let holder = if let LinkPath::Many(_) = link.path { target } else { declared };
+                let (LinkPath::One(field) | LinkPath::OneAsMany(field) | LinkPath::Many(field)) = link.path;
+                let form = holder.field(field).map(|field| field.form);
+                assert!(matches!(form, Some(Form::Reference(_))), "{}.{}: {field}", declared.name, link.name);
+                assert!(declared.field(link.name).is_none(), "{}.{} hides a field", declared.name, link.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The connection to one member at a time, and the way to the next.
+
+use super::{EtcdOptions, Fault};
+use crate::environment::Environment;
+use crate::store::{Error, LeaseId};
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions};
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Larger than all that will ever be stored: a whole prefix comes in one answer.
+pub(super) const LARGEST_ANSWER: usize = 512 << 20;
+/// A member that answers no ping this long, sent this often, is silent. etcd ends connections that are pinged more often than
+/// every 5 s, and those that are pinged while nothing is open on them.
+const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
+
+/// What a call does, and so what may be said and done when no answer comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    /// Nothing, or nothing that done twice is different.
+    Reads,
+    /// It changes something; `lease` is named in it.
+    Writes { lease: Option<LeaseId> },
+}
+
+/// See the module's text.
+pub(super) struct Session {
+    endpoints: Vec<String>,
+    options: ConnectOptions,
+    timeout: Duration,
+    /// How long one member may take to be connected to, so that a dead one leaves time for the others.
+    share: Duration,
+    current: Mutex<Current>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("endpoints", &self.endpoints).finish_non_exhaustive()
+    }
+}
+
+struct Current {
+    endpoint: usize,
+    /// Which connection this is, so that many calls that fail on one give it up once.
+    number: u64,
+    client: Option<Client>,
+}
+
+impl Session {
+    pub(super) fn new(options: EtcdOptions, environment: &Environment) -> Result<Self, Error> {
+        if options.endpoints.is_empty() {
+            return Err(Error::Unusable("etcd needs at least one endpoint, such as http://127.0.0.1:2379".into()));
+        }
+        let share = options.timeout / u32::try_from(options.endpoints.len() + 1).unwrap_or(u32::MAX);
+        let mut connect = ConnectOptions::new()
+            .with_keep_alive(PING.0, PING.1)
+            .with_keep_alive_while_idle(false)
+            .with_connect_timeout(share)
+            .with_require_leader(true)
+            .with_auto_token_refresh(true);
+        if let Some(files) = &options.tls {
+            let mut tls = TlsOptions::new();
+            if let Some(ca) = &files.ca {
+                tls = tls.ca_certificate(Certificate::from_pem(read(ca)?));
+            }
+            if let Some((certificate, key)) = &files.identity {
+                tls = tls.identity(Identity::from_pem(read(certificate)?, read(key)?));
+            }
+            connect = connect.with_tls(tls);
+        }
+        if let Some(login) = &options.login {
+            connect = connect.with_user(&login.user, &login.password);
+        }
+        let current = Current { endpoint: environment.below(options.endpoints.len()), number: 0, client: None };
+        Ok(Self {
+            endpoints: options.endpoints,
+            options: connect,
+            timeout: options.timeout,
+            share,
+            current: Mutex::new(current),
+        })
+    }
+
+    pub(super) fn endpoints(&self) -> &[String] {
+        &self.endpoints
+    }
+
+    /// Does `attempt` on one member after the other as the module's text has it, within the deadline.
+    pub(super) async fn call<T, F>(&self, effect: Effect, attempt: impl Fn(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let deadline = Instant::now() + self.timeout;
+        // A second time also where there is but one member: what was lost may have been an old connection.
+        let mut left = self.endpoints.len().max(2);
+        loop {
+            left -= 1;
+            // What may be asked again elsewhere does not wait out the whole deadline for one silent member.
+            let until = match effect {
+                Effect::Reads if left > 0 => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
+                _ => deadline,
+            };
+            let (fault, number) = match timeout_at(until, self.client()).await {
+                Ok((Ok(client), number)) => match timeout_at(until, attempt(client)).await {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(fault)) => (fault, number),
+                    Err(_) => (Fault::Lost(format!("no answer within {:?}", self.timeout)), number),
+                },
+                Ok((Err(fault), number)) => (fault, number),
+                // Another call is at it, and will move on.
+                Err(_) => return Err(Fault::Unsent(format!("no connection within {:?}", self.timeout)).read()),
+            };
+            let again = match (&fault, effect) {
+                (Fault::LeaseGone | Fault::Final(_), _) => false,
+                (Fault::Lost(_), Effect::Writes { .. }) => {
+                    self.give_up(number).await;
+                    false
+                }
+                (Fault::Unsent(_) | Fault::Elsewhere(_) | Fault::Lost(_), _) => {
+                    self.give_up(number).await;
+                    true
+                }
+            };
+            if !again || left == 0 || Instant::now() >= deadline {
+                return Err(match effect {
+                    Effect::Reads => fault.read(),
+                    Effect::Writes { lease } => fault.write(lease),
+                });
+            }
+        }
+    }
+
+    /// The current connection and its number.
+    async fn client(&self) -> (Result<Client, Fault>, u64) {
+        let mut current = self.current.lock().await;
+        if let Some(client) = &current.client {
+            return (Ok(client.clone()), current.number);
+        }
+        // With a login this asks etcd for a token; without one it does nothing yet. No answer is no harm: nothing was sent.
+        let connecting = Client::connect([&self.endpoints[current.endpoint]], Some(self.options.clone()));
+        let fault = match timeout(self.share, connecting).await {
+            Ok(Ok(client)) => {
+                current.client = Some(client.clone());
+                return (Ok(client), current.number);
+            }
+            Ok(Err(error)) => match Fault::from(error) {
+                Fault::Lost(message) => Fault::Unsent(message),
+                fault => fault,
+            },
+            Err(_) => Fault::Unsent(format!("no answer to the login within {:?}", self.share)),
+        };
+        (Err(fault), current.number)
+    }
+
+    /// Leaves the connection of that number for a new one, to the next member.
+    async fn give_up(&self, number: u64) {
+        let mut current = self.current.lock().await;
+        if current.number == number {
+            current.number += 1;
+            current.endpoint = (current.endpoint + 1) % self.endpoints.len();
+            current.client = None;
+            tracing::debug!(endpoint = self.endpoints[current.endpoint], "going on with another connection to etcd");
+        }
+    }
+}
+
+pub(super) fn kv(client: &Client) -> KvClient {
+    client.kv_client().max_decoding_message_size(LARGEST_ANSWER)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Unusable(format!("cannot read {} for etcd: {error}", path.display())))
+}

@@ -1,0 +1,121 @@
+//! The layout under `/stampede/v1/`: the one place that spells keys.
+//!
+//! `<host>` is a host's name: what people look for with `etcdctl get --prefix /stampede`.
+
+use std::net::Ipv4Addr;
+
+/// Everything of ours is below.
+pub const ROOT: &str = "/stampede/v1/";
+/// Number of shards of `todo/`.
+pub const SHARDS: u32 = 64;
+
+pub fn cluster() -> String {
+    format!("{ROOT}cluster")
+}
+/// `kind` is the base type: `instance`, `image`, `account`, `credential`, `network`, `subnet`.
+pub fn resource(kind: &str, id: u64) -> String {
+    format!("{ROOT}resource/{kind}/{id}")
+}
+pub fn resources(kind: &str) -> String {
+    format!("{ROOT}resource/{kind}/")
+}
+pub fn host(name: &str) -> String {
+    format!("{ROOT}host/{name}")
+}
+pub fn hosts() -> String {
+    format!("{ROOT}host/")
+}
+pub fn alive(host: &str) -> String {
+    format!("{ROOT}alive/{host}")
+}
+pub fn all_alive() -> String {
+    format!("{ROOT}alive/")
+}
+pub fn mesh(host: &str) -> String {
+    format!("{ROOT}mesh/{host}")
+}
+pub fn all_mesh() -> String {
+    format!("{ROOT}mesh/")
+}
+pub fn alloc(host: &str) -> String {
+    format!("{ROOT}alloc/{host}")
+}
+pub fn allocs() -> String {
+    format!("{ROOT}alloc/")
+}
+/// The claim of `instance` (as on the wire: `1i54`) on `host`.
+pub fn on(host: &str, instance: &str) -> String {
+    format!("{ROOT}on/{host}/{instance}")
+}
+pub fn all_on(host: &str) -> String {
+    format!("{ROOT}on/{host}/")
+}
+pub fn todo(shard: u32, kind: &str, id: u64) -> String {
+    format!("{ROOT}todo/{shard:02}/{kind}/{id}")
+}
+pub fn todo_shard(shard: u32) -> String {
+    format!("{ROOT}todo/{shard:02}/")
+}
+/// The shard in which the things of `kind` and `id` wait.
+pub fn shard(kind: &str, id: u64) -> u32 {
+    let mixed = kind.bytes().fold(id, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u32 % SHARDS
+}
+pub fn endpoint(instance: &str) -> String {
+    format!("{ROOT}endpoint/{instance}")
+}
+/// `subnet` and `block` by their network addresses: `10.42.0.0` and `10.42.1.64`.
+pub fn block(subnet: Ipv4Addr, block: Ipv4Addr) -> String {
+    format!("{ROOT}block/{subnet}/{block}")
+}
+pub fn all_blocks() -> String {
+    format!("{ROOT}block/")
+}
+pub fn blocks(subnet: Ipv4Addr) -> String {
+    format!("{ROOT}block/{subnet}/")
+}
+pub fn address(subnet: Ipv4Addr, address: Ipv4Addr) -> String {
+    format!("{ROOT}address/{subnet}/{address}")
+}
+pub fn addresses(subnet: Ipv4Addr) -> String {
+    format!("{ROOT}address/{subnet}/")
+}
+/// A name that only one may have: `name/<space>/<name>`.
+pub fn name(space: &str, name: &str) -> String {
+    format!("{ROOT}name/{space}/{name}")
+}
+/// Which resource has this uuid: `<kind>/<id>`.
+pub fn uuid(uuid: &str) -> String {
+    format!("{ROOT}uuid/{uuid}")
+}
+pub fn counter(name: &str) -> String {
+    format!("{ROOT}counter/{name}")
+}
+/// The tombstone of what was purged; kept 7 days.
+pub fn gone(uuid: &str) -> String {
+    format!("{ROOT}gone/{uuid}")
+}
+
+/// What comes behind `prefix`: `last(&all_on("h1"), key)` is the instance.
+pub fn last<'a>(prefix: &str, key: &'a str) -> &'a str {
+    key.strip_prefix(prefix).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_all_used_and_within_bounds() {
+        let mut seen = [0; SHARDS as usize];
+        for id in 0..6400 {
+            seen[shard("instance", id) as usize] += 1;
+        }
+        assert!(seen.iter().all(|&count| (50..=200).contains(&count)), "{seen:?}");
+    }
+
+    #[test]
+    fn names_that_start_alike_do_not_share_a_prefix() {
+        assert!(!on("h10", "1i1").starts_with(&all_on("h1")));
+    }
+}
