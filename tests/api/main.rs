@@ -1,0 +1,12 @@
+//! The API by real HTTP over sockets: the contract, what real clients send, and rubbish.
+
+// All of this is test code, also what stands outside of test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod lists;
+mod resources;
+mod rubbish;
+mod service;
+mod signin;
+mod store_gone;
+mod world;

@@ -1,0 +1,110 @@
+//! The store does not answer: reads show what is known and say so, writes are refused.
+
+use crate::world::World;
+use futures::StreamExt;
+use serde_json::json;
+use stampede::api::Settings;
+use stampede::store::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A store that can be cut off.
+#[derive(Debug)]
+struct Cut {
+    inner: Arc<dyn Store>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Cut {
+    fn open(&self) -> Result<(), Error> {
+        if self.gone.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { message: "cut off".into() });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Cut {
+    async fn get(&self, key: &str) -> Result<Lookup, Error> {
+        self.open()?;
+        self.inner.get(key).await
+    }
+    async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
+        self.open()?;
+        self.inner.range(prefix).await
+    }
+    async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, Error> {
+        self.open()?;
+        self.inner.changed_since(prefix, after).await
+    }
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        self.open()?;
+        self.inner.commit(transaction).await
+    }
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+        self.open()?;
+        let gone = self.gone.clone();
+        let cut = async move {
+            while !gone.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        Ok(self.inner.watch(prefix, from).await?.take_until(Box::pin(cut)).boxed())
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.inner.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.inner.keep_alive(lease).await
+    }
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, Error> {
+        self.inner.time_to_live(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.inner.revoke_lease(lease).await
+    }
+    fn single_host(&self) -> bool {
+        true
+    }
+    fn describe(&self) -> String {
+        "a store that is cut off".into()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_is_shown_and_marked() {
+    let gone = Arc::new(AtomicBool::new(false));
+    let cut = gone.clone();
+    let world = World::with(Settings::default(), |inner| Arc::new(Cut { inner, gone: cut })).await;
+    let key = world.key(1).await;
+    let headers = [("authorization", key.as_str())];
+    let made = world.container(json!({"name": "a"})).await;
+    let path = format!("/v1/containers/{}", made["id"].as_str().unwrap());
+    let list = world.tcp("GET", "/v1/containers", "", &headers).await;
+    assert_eq!((list.status, list.ids().len()), (200, 1));
+    assert!(list.headers.get("x-stampede-stale").is_none());
+
+    gone.store(true, Ordering::SeqCst);
+    // It is noticed, and told from a hiccup, within two seconds.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    for path in ["/v1/containers", path.as_str()] {
+        let reply = world.tcp("GET", path, "", &headers).await;
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        assert!(reply.headers.get("x-stampede-stale").is_some(), "{path}");
+    }
+    let write = world.tcp("POST", "/v1/containers", r#"{"imageUuid":"docker:x"}"#, &headers).await;
+    assert_eq!(write.error().0, 503);
+    assert_eq!(world.ask("DELETE", &path, "").await.error().0, 503);
+    assert_eq!(world.ask("GET", "/v1/images/1i7", "").await.error().0, 503);
+    assert_eq!(world.ask("GET", "/v1/schemas", "").await.status, 200);
+
+    gone.store(false, Ordering::SeqCst);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+    while world.ask("GET", "/v1/containers", "").await.headers.get("x-stampede-stale").is_some() {
+        assert!(tokio::time::Instant::now() < limit, "still stale");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.ask("DELETE", &path, "").await.status, 200);
+}

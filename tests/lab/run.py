@@ -1,0 +1,128 @@
+#!/usr/bin/python3 -B
+"""Runs the tests on a lab of their own: brings it up, runs them in order, tells what each took, takes it away.
+
+    tests/lab/run.py                        all
+    tests/lab/run.py power docker.Restart   only these: a file, a class in it, or one test of that
+    tests/lab/run.py --long                 what breaks things 20 times over, longer outages
+    tests/lab/run.py --keep                 leaves the lab (STAMPEDE_LAB=e2e scripts/lab …) as the tests left it
+    tests/lab/run.py --list
+
+The agent is the one that STAMPEDE_BINARY names, or the newest in target/. The last line is `N passed, N failed`.
+"""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent / "scripts/lib")]
+
+import case  # noqa: E402
+from hosts import Lab  # noqa: E402
+
+# Idling before there is anything removed that is yet to be forgotten; what takes hosts away last.
+FILES = ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "agents", "images", "identity", "docker", "etcd", "power", "single"]
+
+
+class Result(unittest.TestResult):
+    """One line a test, its failure below it at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.passed = 0
+        self.bad = []
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.started = time.monotonic()
+
+    def addSuccess(self, test):
+        self.passed += 1
+        self._line("ok", test)
+
+    def addFailure(self, test, error):
+        self._failed(test, error)
+
+    addError = addFailure
+
+    def addSubTest(self, test, subtest, error):
+        if error is not None:
+            self._failed(subtest, error)
+
+    def addSkip(self, test, reason):
+        # Nothing here is optional: what is not run is not good.
+        self._failed(test, (AssertionError, AssertionError(f"skipped: {reason}"), None))
+
+    def _failed(self, test, error):
+        self.bad.append(name(test))
+        self._line("FAILED", test)
+        sys.stdout.write("".join(f"    {line}\n" for line in "".join(traceback.format_exception(*error)).splitlines()))
+        for line in case.diagnosis():
+            print(f"    | {line}")
+        sys.stdout.flush()
+
+    def _line(self, word, test):
+        print(f"{word:6} {time.monotonic() - self.started:6.1f} s  {name(test)}", flush=True)
+
+
+def name(test):
+    return test.id() if hasattr(test, "id") else str(test)
+
+
+def tests_of(suite):
+    for one in suite:
+        if isinstance(one, unittest.TestSuite):
+            yield from tests_of(one)
+        else:
+            yield one
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", nargs="*", metavar="FILE[.CLASS[.TEST]]")
+    parser.add_argument("--release", default="trixie")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    case.LONG = options.long
+    case.RELEASE = options.release
+
+    suite = unittest.defaultTestLoader.loadTestsFromNames(options.words or FILES)
+    broken = unittest.defaultTestLoader.errors
+    if broken:
+        print("\n".join(broken))
+        return 2
+    tests = list(tests_of(suite))
+    if options.list:
+        print("\n".join(name(test) for test in tests))
+        return 0
+
+    lab = case.LAB = Lab(os.environ.get("STAMPEDE_LAB", "e2e"))
+    fresh = not lab.rows()
+    result = Result()
+    try:
+        if lab.stream("up", "3", *(["--release", options.release] if fresh else [])) != 0 or (
+                not fresh and lab.stream("install", "--restart") != 0):
+            print("the lab does not come up")
+            for line in case.diagnosis():
+                print(f"    | {line}")
+            print("0 passed, 1 failed")
+            return 1
+        case.prepare()
+        suite.run(result)
+    finally:
+        if not options.keep:
+            lab.stream("down")
+    if result.bad:
+        print("failed: " + ", ".join(result.bad))
+    print(f"{result.passed} passed, {len(result.bad)} failed", flush=True)
+    return 1 if result.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
