@@ -46,6 +46,26 @@ fn veth(name: &str, last: u8, master: Option<u32>) -> VethSpec {
     }
 }
 
+/// The network driver and the agent are two processes that make the same bridge.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_make_the_same_link_at_once() {
+    for _ in 0..20 {
+        let host = Namespace::new().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..12 {
+            let netlink = host.netlink.clone();
+            tasks.spawn(async move {
+                let index = netlink.ensure_link(&bridge()).await.unwrap().index;
+                let address = AddressSpec::new(ip("10.42.0.1"), 32);
+                netlink.ensure_addresses(index, &[address], Others::Keep).await.unwrap().into_result().unwrap();
+                index
+            });
+        }
+        let indexes = tasks.join_all().await;
+        assert!(indexes.iter().all(|index| *index == indexes[0]), "{indexes:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_second_run_changes_nothing() {
     let host = Namespace::new().await;

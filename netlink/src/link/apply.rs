@@ -17,6 +17,9 @@ use crate::{
     socket::{NLM_F_CREATE, NLM_F_EXCL},
 };
 
+/// How often a link is made: each further time because another one's was there between the look and the step.
+const RACES: usize = 4;
+
 impl Netlink {
     /// All links of the namespace.
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
@@ -60,8 +63,19 @@ impl Netlink {
     }
 
     /// Makes the link as it should be: looks, plans, changes what differs. Steps follow one another and the first that
-    /// fails ends it; run again, it goes on from there.
+    /// fails ends it; run again, it goes on from there. Where somebody else makes the same link meanwhile, theirs is
+    /// looked at and taken.
     pub async fn ensure_link(&self, desired: &LinkSpec) -> Result<Ensured, Error> {
+        for _ in 1..RACES {
+            match self.ensure_link_once(desired).await {
+                Err(error) if error.is_exists() => {}
+                done => return done,
+            }
+        }
+        self.ensure_link_once(desired).await
+    }
+
+    async fn ensure_link_once(&self, desired: &LinkSpec) -> Result<Ensured, Error> {
         let current = self.link_by_name(&desired.name).await?;
         let master = match &desired.master {
             Some(master) => Some(self.link_index(master).await?),
