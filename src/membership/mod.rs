@@ -11,11 +11,13 @@
 pub mod cluster;
 pub mod counter;
 mod demand;
+pub mod fence;
 mod hosts;
 pub mod identity;
 mod keeper;
 pub mod lease;
 mod patience;
+pub mod peers;
 pub mod record;
 mod register;
 
