@@ -22,6 +22,11 @@ impl Writer {
         Self::default()
     }
 
+    /// With room for so many bytes: what does not grow leaves no copy behind.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        Self { bytes: Vec::with_capacity(capacity), overflow: None }
+    }
+
     /// An attribute with these bytes as value.
     pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.put(kind, |writer| writer.bytes.extend_from_slice(value))

@@ -13,7 +13,7 @@ pub enum Error {
     /// The socket could not be made: no such protocol in this kernel, or no runtime with I/O around.
     #[error("open a netlink socket for {protocol}")]
     Open {
-        /// `NETLINK_ROUTE` or `NETLINK_NETFILTER`.
+        /// `NETLINK_ROUTE`, `NETLINK_NETFILTER` or `NETLINK_XFRM`.
         protocol: &'static str,
         /// Why.
         source: io::Error,
@@ -74,7 +74,13 @@ pub enum Error {
         /// The mark.
         mark: String,
     },
-    /// A file under /proc/sys could not be read or written.
+    /// An association is there with the same key, or is somebody else's. To take its place would begin its sequence again.
+    #[error("{association} is there otherwise, and its key must not begin anew")]
+    KeyInUse {
+        /// Which.
+        association: String,
+    },
+    /// A file under /proc could not be read or written.
     #[error("{action} {path}")]
     Sysctl {
         /// `read` or `write`.

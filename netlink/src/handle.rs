@@ -6,7 +6,7 @@ use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializa
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{
     Socket,
-    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE, NETLINK_XFRM},
 };
 
 use crate::{
@@ -22,20 +22,30 @@ pub struct Netlink {
     netfilter: Arc<Channel>,
 }
 
-fn make(protocol: isize, groups: &[u32]) -> Result<Socket, Error> {
+fn make_socket(protocol: isize, groups: &[u32]) -> Result<Socket, Error> {
     socket::make(protocol, groups).map_err(|source| Error::Open { protocol: name(protocol), source })
 }
 
 fn name(protocol: isize) -> &'static str {
-    if protocol == NETLINK_ROUTE { "NETLINK_ROUTE" } else { "NETLINK_NETFILTER" }
+    match protocol {
+        NETLINK_ROUTE => "NETLINK_ROUTE",
+        NETLINK_XFRM => "NETLINK_XFRM",
+        _ => "NETLINK_NETFILTER",
+    }
 }
 
 /// A socket of the protocol, in the namespace given or in that of the calling thread.
 pub(crate) fn open_socket(namespace: Option<BorrowedFd<'_>>, protocol: isize, groups: &[u32]) -> Result<Socket, Error> {
     match namespace {
-        None => make(protocol, groups),
-        Some(namespace) => namespace::run_in(namespace, || make(protocol, groups))?,
+        None => make_socket(protocol, groups),
+        Some(namespace) => namespace::run_in(namespace, || make_socket(protocol, groups))?,
     }
+}
+
+/// A socket for requests.
+pub(crate) fn open_channel(namespace: Option<BorrowedFd<'_>>, protocol: isize) -> Result<Channel, Error> {
+    let socket = open_socket(namespace, protocol, &[])?;
+    Channel::new(socket).map_err(|source| Error::Open { protocol: name(protocol), source })
 }
 
 impl Netlink {
@@ -51,10 +61,7 @@ impl Netlink {
     }
 
     fn open_maybe_in(namespace: Option<BorrowedFd<'_>>) -> Result<Self, Error> {
-        let channel = |protocol| {
-            let socket = open_socket(namespace, protocol, &[])?;
-            Channel::new(socket).map(Arc::new).map_err(|source| Error::Open { protocol: name(protocol), source })
-        };
+        let channel = |protocol| open_channel(namespace, protocol).map(Arc::new);
         Ok(Self { route: channel(NETLINK_ROUTE)?, netfilter: channel(NETLINK_NETFILTER)? })
     }
 
@@ -115,33 +122,47 @@ impl Netlink {
         changes: Vec<C>,
         write: impl Fn(&C) -> (RouteNetlinkMessage, u16, bool),
     ) -> Result<Outcome<C>, Error> {
-        let mut outcome = Outcome::new();
-        let mut changes = changes.into_iter();
-        loop {
-            let chunk: Vec<_> = changes.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(outcome);
-            }
-            let (messages, removals): (Vec<_>, Vec<_>) = chunk
-                .iter()
-                .map(|change| {
-                    let (message, flags, removal) = write(change);
-                    ((message, flags), removal)
-                })
-                .unzip();
-            let whole = || format!("{} and {} more", chunk[0], chunk.len() - 1);
-            let answers = self.request(&messages).await.map_err(|source| Error::request(whole(), source))?;
-            for ((change, removal), answer) in chunk.into_iter().zip(removals).zip(answers) {
-                let result = match answer.map_err(|source| Error::request(change.to_string(), source)) {
-                    Err(error) if removal && error.is_not_found() => Ok(()),
-                    result => result.map(drop),
-                };
-                match &result {
-                    Ok(()) => tracing::info!(%change, "network changed"),
-                    Err(error) => tracing::warn!(%change, %error, "a change of the network failed"),
+        make(&self.route, changes, |change| {
+            let (message, flags, removal) = write(change);
+            Ok((encode(&message, flags), removal))
+        })
+        .await
+    }
+}
+
+/// Makes the changes in order, many in one system call. `write` gives each one's message and whether a "not found" is as good
+/// as success; one that cannot be written has failed.
+pub(crate) async fn make<C: fmt::Display + fmt::Debug>(
+    channel: &Channel,
+    changes: Vec<C>,
+    write: impl Fn(&C) -> Result<(Message, bool), Error>,
+) -> Result<Outcome<C>, Error> {
+    let mut outcome = Outcome::new();
+    let mut changes = changes.into_iter();
+    loop {
+        let (mut chunk, mut messages) = (Vec::new(), Vec::new());
+        for change in changes.by_ref().take(CHUNK) {
+            match write(&change) {
+                Ok((message, removal)) => {
+                    messages.push(message);
+                    chunk.push((change, removal));
                 }
-                outcome.record(change, result);
+                Err(error) => outcome.record(change, Err(error)),
             }
+        }
+        let Some((first, _)) = chunk.first() else { return Ok(outcome) };
+        let whole = || format!("{first} and {} more", chunk.len() - 1);
+        let answers = channel.request(&messages).await.map_err(|source| Error::request(whole(), source))?;
+        for ((change, removal), answer) in chunk.into_iter().zip(answers) {
+            let result = match answer.map_err(|source| Error::request(change.to_string(), source)) {
+                Err(error) if removal && error.is_not_found() => Ok(()),
+                result => result.map(drop),
+            };
+            match &result {
+                Ok(()) => tracing::info!(%change, "network changed"),
+                Err(error) => tracing::warn!(%change, %error, "a change of the network failed"),
+            }
+            outcome.record(change, result);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Links, addresses, routes, neighbours, bridges and nftables as typed desired state, pure Rust over netlink.
+//! Links, addresses, routes, neighbours, bridges, nftables and IPsec as typed desired state, pure Rust over netlink.
 //!
 //! Every module has the same shape. What should be is a plain value (`LinkSpec`, `RouteSpec`, …). A *dump* says
 //! what is. A pure `plan` compares the two and gives the changes, in the order in which they are safe to make.
@@ -16,7 +16,8 @@
 //! ```
 //!
 //! The wire: [`Netlink`] owns one socket for NETLINK_ROUTE and one for NETLINK_NETFILTER. Messages of the first
-//! are encoded by `netlink-packet-route`; those of nftables by an encoder of our own ([`nftables`]). Requests and
+//! are encoded by `netlink-packet-route`; those of nftables by an encoder of our own ([`nftables`]). IPsec has a socket of its
+//! own ([`xfrm::Xfrm`]), since not every kernel has it. Requests and
 //! answers go through a small engine of our own (`socket`), because it sends several messages in one system call,
 //! which the start of a container needs, and keeps the kernel's own words of an error, which an operator needs.
 //!
@@ -36,6 +37,7 @@ pub mod route;
 mod socket;
 pub mod sysctl;
 mod types;
+pub mod xfrm;
 
 pub use error::{Error, RequestError};
 pub use handle::Netlink;

@@ -123,20 +123,25 @@ fn read_rules(frame: &Frame) -> Option<RulesEvent> {
 }
 
 #[derive(Debug)]
-struct Events<E> {
+pub(crate) struct Events<E> {
     receiver: Receiver,
     ready: std::collections::VecDeque<E>,
     overrun: E,
 }
 
 impl<E: Clone> Events<E> {
-    fn open(namespace: Option<BorrowedFd<'_>>, protocol: isize, groups: &[u32], overrun: E) -> Result<Self, Error> {
+    pub(crate) fn open(
+        namespace: Option<BorrowedFd<'_>>,
+        protocol: isize,
+        groups: &[u32],
+        overrun: E,
+    ) -> Result<Self, Error> {
         let socket = handle::open_socket(namespace, protocol, groups)?;
         let receiver = Receiver::new(socket).map_err(|source| Error::Open { protocol: "notifications", source })?;
         Ok(Self { receiver, ready: std::collections::VecDeque::new(), overrun })
     }
 
-    async fn next(&mut self, read: impl Fn(&Frame) -> Option<E>) -> Result<E, Error> {
+    pub(crate) async fn next(&mut self, read: impl Fn(&Frame) -> Option<E>) -> Result<E, Error> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);

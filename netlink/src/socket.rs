@@ -19,6 +19,8 @@ use rustix::{io::Errno, net::RecvFlags, net::SendFlags, net::sockopt};
 use tokio::{io::unix::AsyncFd, sync::Mutex, time::timeout};
 
 use crate::error::RequestError;
+use zeroize::{Zeroize, Zeroizing};
+
 use frame::{Meaning, NLM_F_DUMP_INTR};
 
 /// The kernel's datagrams end at 32 KiB; notifications of nftables may be a little longer.
@@ -94,7 +96,10 @@ impl Receiver {
         let datagram = buffer
             .get(..total)
             .ok_or_else(|| RequestError::Malformed(format!("a datagram of {total} bytes, longer than the buffer")))?;
-        Frame::split(datagram)
+        let frames = Frame::split(datagram);
+        // It may have held keys.
+        self.buffer[..total].zeroize();
+        frames
     }
 
     /// Throws away all that waits. The kernel goes on with a dump while it is read, so this also ends one.
@@ -207,7 +212,9 @@ impl Exchange {
 
     async fn request(&mut self, messages: &[Message]) -> Result<Vec<Result<Vec<Frame>, RequestError>>, RequestError> {
         let first = self.number(messages.len());
-        let mut bytes = Vec::new();
+        // Room for all from the start and wiped at the end: it may hold keys.
+        let length = messages.iter().map(Message::length).sum();
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
         for (sequence, message) in std::iter::successors(Some(first), |n| Some(n.wrapping_add(1))).zip(messages) {
             message.write(NLM_F_REQUEST | NLM_F_ACK, sequence, &mut bytes);
         }

@@ -1,6 +1,7 @@
 //! Messages to and from the kernel (struct nlmsghdr of linux/netlink.h).
 
 use rustix::io::Errno;
+use zeroize::Zeroize;
 
 use crate::{attribute::Attributes, error::RequestError};
 
@@ -32,6 +33,11 @@ pub(crate) struct Message {
 }
 
 impl Message {
+    /// Bytes on the wire.
+    pub(super) fn length(&self) -> usize {
+        (HEADER + self.payload.len()).next_multiple_of(4)
+    }
+
     pub(super) fn write(&self, extra_flags: u16, sequence: u32, out: &mut Vec<u8>) {
         let length = u32::try_from(HEADER + self.payload.len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&length.to_ne_bytes());
@@ -41,6 +47,19 @@ impl Message {
         out.extend_from_slice(&0u32.to_ne_bytes());
         out.extend_from_slice(&self.payload);
         out.resize(out.len().next_multiple_of(4), 0);
+    }
+}
+
+/// Messages of IPsec hold keys.
+impl Drop for Message {
+    fn drop(&mut self) {
+        self.payload.zeroize();
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        self.payload.zeroize();
     }
 }
 

@@ -106,7 +106,7 @@ proptest! {
             Message { kind: *kind, flags: 0, payload: payload.clone() }.write(0, sequence, &mut bytes);
         }
         let frames = Frame::split(&bytes).unwrap();
-        let read: Vec<_> = frames.into_iter().map(|frame| (frame.kind, frame.payload)).collect();
+        let read: Vec<_> = frames.into_iter().map(|frame| (frame.kind, frame.payload.clone())).collect();
         prop_assert_eq!(read, messages);
     }
 }

@@ -94,7 +94,7 @@ pub fn ip(text: &str) -> IpAddr {
 
 /// The number of changes made; all must have succeeded.
 pub fn changed<C: std::fmt::Debug>(outcome: Outcome<C>) -> usize {
-    assert!(outcome.failed.is_empty(), "{:?}", outcome.failed);
+    assert!(outcome.failed.is_empty(), "{} failed, first {:?}", outcome.failed.len(), outcome.failed[0]);
     outcome.made.len()
 }
 
