@@ -72,6 +72,13 @@ install_tests() {
     install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables)
 }
 
+# What an emulated machine with a kernel of its own needs.
+install_kernel() {
+    # shellcheck disable=SC2046
+    install_packages $(missing qemu-system-x86_64 qemu-system-x86 /usr/bin/busybox busybox-static modprobe kmod strip binutils \
+        ip iproute2 python3 python3)
+}
+
 # The agent, for the lab.
 build() {
     if [ "$profile" = dev ]; then directory=debug; else directory=$profile; fi
