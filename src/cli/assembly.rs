@@ -292,7 +292,8 @@ impl Agent {
     async fn live(self, host: String, joined: Joined, network: Option<Network>, stop: CancellationToken) -> Result<()> {
         let addresses = network.as_ref().map(|network| network.allocator().clone() as Arc<dyn AddressSource>);
         let generation = joined.cluster.generation;
-        let placer = Placer::new(self.store.clone(), &self.environment, generation, self.hosts.clone(), addresses);
+        let placer = Placer::new(self.store.clone(), &self.environment, generation, self.hosts.clone(), addresses)
+            .with_policy(self.config.placement.policy);
         let orchestrator = Orchestrator::new(self.store.clone(), self.environment.clone(), placer);
         self.service.set(orchestrator.clone());
         let _shards = Shards::start(

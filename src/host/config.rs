@@ -2,6 +2,9 @@
 //!
 //! Unknown keys are errors, so that a typing error does not quietly leave a default in force.
 
+use crate::membership::record::Overcommit;
+use crate::placement::Policy;
+use crate::resource::constraint;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -27,6 +30,7 @@ pub struct Config {
     pub api: ApiConfig,
     pub docker: DockerConfig,
     pub network: NetworkConfig,
+    pub placement: PlacementConfig,
 }
 
 /// Where the cluster's state lives.
@@ -100,6 +104,43 @@ impl NetworkConfig {
     }
 }
 
+/// What of this host may be promised, and how instances that are asked for here are placed.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlacementConfig {
+    /// How many times over processors, memory and disk may be promised.
+    pub cpu_overcommit: f64,
+    pub memory_overcommit: f64,
+    pub disk_overcommit: f64,
+    /// Of instances that say nothing themselves.
+    pub policy: Policy,
+}
+
+impl PlacementConfig {
+    pub fn overcommit(&self) -> Overcommit {
+        // Within bounds: see `check`.
+        let hundredths = |times: f64| (times * 100.0).round() as u32;
+        Overcommit {
+            cpu: hundredths(self.cpu_overcommit),
+            memory: hundredths(self.memory_overcommit),
+            disk: hundredths(self.disk_overcommit),
+        }
+    }
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        let usual = Overcommit::default();
+        let times = |hundredths: u32| f64::from(hundredths) / 100.0;
+        Self {
+            cpu_overcommit: times(usual.cpu),
+            memory_overcommit: times(usual.memory),
+            disk_overcommit: times(usual.disk),
+            policy: Policy::default(),
+        }
+    }
+}
+
 /// How traffic between hosts is kept from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,6 +163,7 @@ impl Default for Config {
             api: ApiConfig::default(),
             docker: DockerConfig::default(),
             network: NetworkConfig::default(),
+            placement: PlacementConfig::default(),
         }
     }
 }
@@ -202,6 +244,15 @@ impl Config {
             return wrong(
                 "network.encryption = \"ipsec\" is not in this version yet, and nothing is sent in plain text unless \
                  you say so: set network.encryption = \"none\" where the wires between the hosts are trusted",
+            );
+        }
+        let PlacementConfig { cpu_overcommit, memory_overcommit, disk_overcommit, .. } = self.placement;
+        if [cpu_overcommit, memory_overcommit, disk_overcommit].iter().any(|times| !(0.01..=1000.0).contains(times)) {
+            return wrong("placement.cpu_overcommit, memory_overcommit and disk_overcommit are between 0.01 and 1000");
+        }
+        if self.labels.contains_key(constraint::NAME) {
+            return wrong(
+                "no label can be called `name`: in constraints that is the host's own name; take another key",
             );
         }
         if self.network.prefix < 8 || self.network.block <= self.network.prefix || self.network.block > 29 {

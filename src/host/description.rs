@@ -36,6 +36,7 @@ pub async fn describe(
         labels: config.labels.clone(),
         capabilities,
         capacity: capacity(config),
+        overcommit: config.placement.overcommit(),
         versions,
         address: advertised(config, underlay),
     }

@@ -64,6 +64,11 @@ impl Hosts {
         hosts.get(name).map(|item| self.combine(name, item))
     }
 
+    /// One of them as `records` (which [`Self::records`] gave) has it, without waiting.
+    pub fn known(&self, name: &str, records: &Mirror<Host>) -> Option<HostView> {
+        records.get(name).map(|item| self.combine(name, item))
+    }
+
     fn combine(&self, name: &str, item: Item<Host>) -> HostView {
         // A record of another identity would be of a host that was removed and whose name was given again.
         let alive = self.alive.get(name).filter(|alive| alive.value.identity == item.value.identity);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `host/<name>`: who a host is and what it has. Written by that host alone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Host {
     /// On the wire `1h<id>`.
@@ -25,11 +25,20 @@ pub struct Host {
     /// Whether it takes new instances.
     #[serde(default)]
     pub cordoned: bool,
+    /// As its configuration has them; what counts is [`Host::labels`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The operator's, laid over those.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels_set: BTreeMap<String, String>,
+    /// Those of the configuration that the operator took away.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub labels_hidden: BTreeSet<String>,
     #[serde(default)]
     pub capabilities: BTreeSet<Capability>,
     pub capacity: Capacity,
+    #[serde(default)]
+    pub overcommit: Overcommit,
     /// What is installed: `stampede`, `docker`, `kernel`, `systemd`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
@@ -55,6 +64,35 @@ pub struct Capacity {
     pub disk_mb: u64,
 }
 
+/// How much of a host may be promised, in hundredths of what it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Overcommit {
+    pub cpu: u32,
+    pub memory: u32,
+    pub disk: u32,
+}
+
+impl Default for Overcommit {
+    /// Processors are promised many times over, since they are shared by weight; memory and disk once.
+    fn default() -> Self {
+        Self { cpu: 1600, memory: 100, disk: 100 }
+    }
+}
+
+impl Capacity {
+    /// What may be promised of it.
+    #[must_use]
+    pub fn promisable(self, overcommit: Overcommit) -> Self {
+        let part = |has: u64, hundredths: u32| has.saturating_mul(u64::from(hundredths)) / 100;
+        Self {
+            cpu_millis: part(self.cpu_millis, overcommit.cpu),
+            memory_mb: part(self.memory_mb, overcommit.memory),
+            disk_mb: part(self.disk_mb, overcommit.disk),
+        }
+    }
+}
+
 /// `alive/<name>`: there as long as the host's lease is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -68,6 +106,21 @@ pub struct Alive {
 }
 
 impl Host {
+    /// Its labels: the configuration's, with what the operator laid over them.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.retain(|key, _| !self.labels_hidden.contains(key));
+        labels.extend(self.labels_set.clone());
+        labels
+    }
+
+    /// Lays `wanted` over what the configuration says: these labels and no others.
+    pub fn relabel(&mut self, wanted: &BTreeMap<String, String>) {
+        self.labels_set = wanted.clone();
+        self.labels_set.retain(|key, value| self.labels.get(key) != Some(value));
+        self.labels_hidden = self.labels.keys().filter(|key| !wanted.contains_key(*key)).cloned().collect();
+    }
+
     /// As the API shows it. `alive` is its liveness record, if its lease lives.
     pub fn resource(&self, alive: Option<&Alive>) -> Resource {
         let state = match (alive, self.cordoned) {
@@ -79,7 +132,7 @@ impl Host {
         fields.insert("hostname".into(), json!(self.name));
         fields.insert("computeTotal".into(), json!(self.capacity.cpu_millis));
         fields.insert("memoryMb".into(), json!(self.capacity.memory_mb));
-        fields.insert("labels".into(), json!(self.labels));
+        fields.insert("labels".into(), json!(self.labels()));
         fields.insert("capabilities".into(), json!(self.capabilities));
         fields.insert("versions".into(), json!(self.versions));
         fields.insert("agentAddress".into(), alive.map_or(Value::Null, |alive| json!(alive.address)));
@@ -101,5 +154,32 @@ impl Host {
             data: Map::new(),
             fields,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operator_s_labels_lie_over_the_configuration_s() {
+        let labels = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let mut host = Host { labels: labels(&[("zone", "a"), ("disk", "ssd")]), ..Host::default() };
+        host.relabel(&labels(&[("zone", "b"), ("rack", "7")]));
+        assert_eq!(host.labels(), labels(&[("zone", "b"), ("rack", "7")]));
+        // A new key in the configuration shows; one that was taken away stays so.
+        host.labels = labels(&[("zone", "c"), ("disk", "nvme"), ("gpu", "true")]);
+        assert_eq!(host.labels(), labels(&[("zone", "b"), ("rack", "7"), ("gpu", "true")]));
+        host.relabel(&host.labels.clone());
+        assert!(host.labels_set.is_empty() && host.labels_hidden.is_empty());
+    }
+
+    #[test]
+    fn what_may_be_promised() {
+        let has = Capacity { cpu_millis: 2000, memory_mb: 1000, disk_mb: 10 };
+        let most = has.promisable(Overcommit { cpu: 400, memory: 90, disk: 100 });
+        assert_eq!(most, Capacity { cpu_millis: 8000, memory_mb: 900, disk_mb: 10 });
     }
 }

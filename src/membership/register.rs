@@ -5,7 +5,7 @@
 //! and then this host is refused in words that say what to do.
 
 use super::patience::Passing;
-use super::record::{Capability, Capacity, Host};
+use super::record::{Capability, Capacity, Host, Overcommit};
 use super::{counter, identity};
 use crate::environment::{Backoff, Environment};
 use crate::store::{self, Compare, Entry, Operation, Store, Transaction, key};
@@ -19,6 +19,7 @@ pub struct HostDescription {
     pub labels: BTreeMap<String, String>,
     pub capabilities: BTreeSet<Capability>,
     pub capacity: Capacity,
+    pub overcommit: Overcommit,
     pub versions: BTreeMap<String, String>,
     /// Where other agents reach this one: `198.18.0.1:9080`.
     pub address: String,
@@ -236,12 +237,12 @@ fn plan(
                 identity: identity.to_owned(),
                 machine_id: machine_id.clone(),
                 created: environment.clock.now(),
-                description: None,
-                cordoned: false,
                 labels: description.labels.clone(),
                 capabilities: description.capabilities.clone(),
                 capacity: description.capacity,
+                overcommit: description.overcommit,
                 versions: description.versions.clone(),
+                ..Host::default()
             };
             let uuid_key = key::uuid(&host.uuid);
             let uuid_value = store::encode(&uuid_key, &format!("host/{}", host.id))?;
@@ -277,6 +278,7 @@ fn describe(known: &Host, machine_id: &str, description: &HostDescription) -> Ho
         labels: description.labels.clone(),
         capabilities: description.capabilities.clone(),
         capacity: description.capacity,
+        overcommit: description.overcommit,
         versions: description.versions.clone(),
         ..known.clone()
     }

@@ -5,17 +5,15 @@ use super::orchestrator::{Orchestrator, invalid, with_todo, written};
 use super::workload::docker_reference;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
 use crate::membership::record::Capability;
-use crate::placement::record::Share;
-use crate::placement::{PlaceError, Request, Wanted, Writes};
+use crate::placement::record::{Promise, constraints};
+use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
 use crate::resource::assignment::{Desired, ManagedAddress};
-use crate::resource::{Resource, State, identifier, instance};
+use crate::resource::{Resource, State, constraint, identifier, instance};
 use crate::store::{self, Operation, Revision, Transaction, encode, key};
 use serde_json::{Value, json};
 
 /// Most instances that one create makes.
 const MOST_AT_ONCE: u64 = 100;
-/// What a container counts for where it names no memory; a promise, no limit.
-const MEMORY_MB: u64 = 64;
 
 /// `wanted` on its host.
 fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedAddress>) -> Resource {
@@ -53,7 +51,12 @@ impl Orchestrator {
             }
             Err(PlaceError::Store(error)) => Err(error.into()),
             Err(error) => {
-                let next = lifecycle::not_placed(wanted, &error.to_string());
+                let full = matches!(error, PlaceError::NoHost { .. });
+                let next = lifecycle::not_placed(wanted, &error.to_string(), full);
+                // It waits for the same reasons as before: nothing to write.
+                if let (true, Some(revision)) = (next == *wanted, revision) {
+                    return Ok(written(next, revision));
+                }
                 tracing::info!(instance = identifier::instance(next.id), reason = %error, "no host for it yet");
                 let transaction =
                     with_todo(self.row(&row, &next, revision)?, instance::BASE, wanted, &next, self.now())?;
@@ -84,17 +87,22 @@ impl Orchestrator {
         ServiceError::Conflict(format!("something with the uuid {uuid} exists; leave the uuid out, or choose another"))
     }
 
-    async fn request(&self, wanted: &Resource) -> Result<Request, ServiceError> {
+    pub(super) async fn request(&self, wanted: &Resource) -> Result<Request, ServiceError> {
         Ok(Request {
             id: wanted.id,
             uuid: wanted.uuid.clone(),
             generation: wanted.generation,
             wanted: Wanted {
                 kind: Capability::Container,
-                share: Share { memory_mb: wanted.get(instance::MEMORY_MB).unwrap_or(MEMORY_MB), cpu_millis: 0 },
+                promise: Promise::of(wanted),
                 requested_host: wanted.get(instance::REQUESTED_HOST),
                 valid_hosts: wanted.get(instance::VALID_HOSTS).unwrap_or_default(),
                 managed: self.is_managed(wanted).await?,
+                constraints: constraints(wanted, constraint::CONSTRAINTS),
+                affinity: constraints(wanted, constraint::AFFINITY),
+                anti_affinity: constraints(wanted, constraint::ANTI_AFFINITY),
+                spread_by: wanted.get(constraint::SPREAD_BY).unwrap_or_default(),
+                policy: wanted.get::<Policy>(constraint::POLICY).unwrap_or(self.placer().policy()),
             },
         })
     }

@@ -2,13 +2,15 @@
 //!
 //! A host's record is its own ([`crate::membership::record::Host`]); only these few things in it are the operator's.
 
-use super::orchestrator::{Orchestrator, written};
+use super::orchestrator::{Orchestrator, invalid, written};
 use super::{ServiceError, Written};
 use crate::membership::record::{Alive, Host};
-use crate::resource::State;
+use crate::resource::validation::Invalid;
+use crate::resource::{State, constraint};
 use crate::store::{Entry, Operation, Outcome, Transaction, decode, encode, key};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// Tries against the host's own writes.
 const TRIES: usize = 8;
@@ -32,21 +34,28 @@ impl Found {
 }
 
 impl Orchestrator {
-    /// Changes the description; the rest a host says of itself.
+    /// Changes description and labels; the rest a host says of itself.
     pub(super) async fn update_host(&self, id: u64, changes: &Map<String, Value>) -> Result<Written, ServiceError> {
-        if changes.contains_key("labels") {
-            return Err(ServiceError::Invalid {
-                code: "InvalidOption",
-                field: Some("labels".into()),
-                message: "a host's labels stand in its own configuration (labels, in config.toml); change them there"
-                    .into(),
-            });
-        }
+        let labels = match changes.get(constraint::LABELS) {
+            Some(Value::Object(labels)) => {
+                constraint::check_labels(labels)
+                    .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
+                let text =
+                    |(key, value): (&String, &Value)| (key.clone(), value.as_str().unwrap_or_default().to_owned());
+                Some(labels.iter().map(text).collect::<BTreeMap<String, String>>())
+            }
+            // Null takes them all away.
+            Some(_) => Some(BTreeMap::new()),
+            None => None,
+        };
         let description = changes.get("description").map(|value| value.as_str().map(str::to_owned));
         self.change_host(id, |found| {
             let mut host = found.host.clone();
             if let Some(description) = &description {
                 host.description.clone_from(description);
+            }
+            if let Some(labels) = &labels {
+                host.relabel(labels);
             }
             Ok(host)
         })
@@ -187,6 +196,19 @@ mod tests {
         assert_eq!(state(orchestrator.act_on_host(7, "activate").await.unwrap()), State::Active);
         assert!(matches!(orchestrator.act_on_host(8, "activate").await, Err(ServiceError::NotFound)));
         assert!(matches!(orchestrator.act_on_host(7, "purge").await, Err(ServiceError::ActionNotAvailable { .. })));
+    }
+
+    #[tokio::test]
+    async fn labels_are_set_and_rubbish_is_refused() {
+        let (_, orchestrator) = cluster().await;
+        let set = async |labels: Value| {
+            let changes = json!({ "labels": labels }).as_object().unwrap().clone();
+            let written = orchestrator.update_host(7, &changes).await?;
+            Ok::<_, ServiceError>(written.resources[0].get::<Value>("labels").unwrap())
+        };
+        assert_eq!(set(json!({"zone": "eu"})).await.unwrap(), json!({"zone": "eu"}));
+        assert!(matches!(set(json!({"name": "x"})).await, Err(ServiceError::Invalid { .. })));
+        assert_eq!(set(Value::Null).await.unwrap(), json!({}));
     }
 
     #[tokio::test]

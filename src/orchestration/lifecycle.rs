@@ -29,8 +29,8 @@ pub const GRACE: Duration = Duration::from_secs(1);
 const AFTER_STOP: &str = "afterStop";
 const AFTER_STOP_REMOVE: &str = "remove";
 const AFTER_STOP_DEALLOCATE: &str = "deallocate";
-/// How often placement failed, for the back-off.
-const ATTEMPTS: &str = "placementAttempts";
+/// That no host had room for it: it is tried again when there may be some.
+const WAITS_FOR_ROOM: &str = "waitsForRoom";
 
 /// What the instance's host saw.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +103,7 @@ pub fn ask(
             asked.enter(State::Starting);
             want(&mut asked, Desired::Running);
             asked.set(AFTER_STOP, Value::Null);
-            asked.set(ATTEMPTS, Value::Null);
+            asked.set(WAITS_FOR_ROOM, Value::Null);
         }
         "stop" => {
             asked.enter(State::Stopping);
@@ -213,29 +213,28 @@ pub fn due(instance: &Resource, now: Timestamp) -> Option<Timestamp> {
     match drive(instance, now) {
         Next::Nothing => None,
         Next::Wait(time) => Some(time),
-        Next::Place => {
-            // 1 s, 2 s, 4 s … a minute: room appears when others go.
-            let attempts = instance.get::<u32>(ATTEMPTS).unwrap_or(0).min(6);
-            Some(now.after(GRACE * 2u32.pow(attempts).min(60)))
-        }
-        Next::Write(_) | Next::Forget => Some(now.after(GRACE)),
+        Next::Place | Next::Write(_) | Next::Forget => Some(now.after(GRACE)),
     }
 }
 
-/// No host would have it: said on the instance, and tried again.
-pub fn not_placed(instance: &Resource, message: &str) -> Resource {
+/// No host would have it: said on the instance, and tried again; when there may be room where `full` says that there was none.
+pub fn not_placed(instance: &Resource, message: &str, full: bool) -> Resource {
     let mut failed = instance.clone();
     failed.fail(instance.state, message);
-    let attempts = instance.get::<u32>(ATTEMPTS).unwrap_or(0);
-    failed.set(ATTEMPTS, attempts + 1);
+    failed.set(WAITS_FOR_ROOM, if full { Value::Bool(true) } else { Value::Null });
     failed
+}
+
+/// Whether it waits for room on some host.
+pub fn waits_for_room(instance: &Resource) -> bool {
+    instance.get(WAITS_FOR_ROOM).unwrap_or(false) && drive(instance, instance.created) == Next::Place
 }
 
 /// A host was found: earlier failures to find one are over.
 pub fn chosen(instance: &Resource) -> Resource {
     let mut next = instance.clone();
     next.enter(instance.state);
-    next.set(ATTEMPTS, Value::Null);
+    next.set(WAITS_FOR_ROOM, Value::Null);
     next
 }
 

@@ -5,9 +5,10 @@ use super::record::Todo;
 use super::{Draft, Service, ServiceError, Written, lifecycle};
 use crate::environment::{Environment, Timestamp};
 use crate::membership::Counter;
-use crate::placement::Placer;
 use crate::placement::record::Claim;
-use crate::resource::{Resource, State, identifier, instance};
+use crate::placement::{Placer, Room};
+use crate::resource::validation::Invalid;
+use crate::resource::{Resource, State, constraint, identifier, instance};
 use crate::store::{self, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -50,7 +51,10 @@ pub(super) fn with_todo(
 ) -> Result<Transaction, store::Error> {
     let todo = todo(base, next.id);
     Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
-        (_, Some(not_before)) => transaction.then(Operation::put(&todo, encode(&todo, &Todo { not_before })?)),
+        (_, Some(not_before)) => {
+            let entry = Todo { not_before, room: base == instance::BASE && lifecycle::waits_for_room(next) };
+            transaction.then(Operation::put(&todo, encode(&todo, &entry)?))
+        }
         (Some(_), None) => transaction.then(Operation::delete(&todo)),
         (None, None) => transaction,
     })
@@ -93,6 +97,10 @@ impl Orchestrator {
 
     pub(super) fn placer(&self) -> &Placer {
         &self.0.placer
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        self.0.placer.room()
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -237,7 +245,16 @@ impl Service for Orchestrator {
         if base == "host" {
             return self.update_host(id, &changes).await;
         }
-        self.change(base, id, |current| Ok(updated(current, &changes))).await
+        if base == instance::BASE {
+            constraint::check(&changes)
+                .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
+        }
+        let written = self.change(base, id, |current| Ok(updated(current, &changes))).await?;
+        if written.resources.iter().any(|next| base == instance::BASE && lifecycle::waits_for_room(next)) {
+            // With what it asks for now, there may be room.
+            self.drive_besides(id);
+        }
+        Ok(written)
     }
 
     async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {

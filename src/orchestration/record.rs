@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Todo {
     pub not_before: Timestamp,
+    /// It waits for room on some host, and is to be tried again when there may be some.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub room: bool,
 }
 
 /// `gone/<uuid>`: it was purged, and what is found of it may be taken away.

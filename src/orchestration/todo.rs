@@ -3,12 +3,13 @@
 //! Each shard is followed by two live hosts, chosen by rendezvous hashing over `alive/`: all agents come to the same
 //! choice without a word, and when a host goes only its own shards move. The first acts when a thing is due, the second
 //! [`SECOND_WAITS`] later, in case the first is alive in etcd's eyes only. Both acting does no harm: what is done is one
-//! transaction that compares revisions.
+//! transaction that compares revisions. What waits for room is tried when there may be some, not by the clock.
 
 use super::Orchestrator;
 use super::record::Todo;
 use crate::environment::{Environment, Timestamp};
 use crate::membership::record::Alive;
+use crate::placement::RoomWatch;
 use crate::store::mirror::Mirror;
 use crate::store::{Store, key};
 use std::collections::HashMap;
@@ -21,6 +22,9 @@ pub const SECOND_WAITS: Duration = Duration::from_secs(5);
 /// A thing that was tried and is still there is tried again after this, and twice as long each time up to a minute.
 const AGAIN: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
+/// What waits for room is tried this soon after there may be some, and this often although nobody said so.
+const ROOM: Duration = Duration::from_millis(200);
+const NO_ROOM: Duration = Duration::from_secs(600);
 
 /// The place of `host` in the line for `shard` among `hosts`; 0 is the first. `None` where it is none of them.
 pub fn rank<'a>(host: &str, shard: u32, hosts: impl Iterator<Item = &'a str>) -> Option<usize> {
@@ -112,6 +116,7 @@ impl Keeper {
             mirror: Mirror::start(self.store.clone(), &self.environment, key::todo_shard(shard)),
             late: SECOND_WAITS * u32::try_from(rank).unwrap_or(0),
             tried: HashMap::new(),
+            room: None,
         }
     }
 }
@@ -123,6 +128,8 @@ struct Shard {
     late: Duration,
     /// What was tried already: not before when again, and the wait after that.
     tried: HashMap<String, (Timestamp, Duration)>,
+    /// While something waits for it.
+    room: Option<RoomWatch>,
 }
 
 impl Shard {
@@ -131,6 +138,7 @@ impl Shard {
         loop {
             let now = self.environment.clock.now();
             let (due, next) = self.due(now);
+            self.follow_room();
             for key in due {
                 self.attend(&key, now).await;
             }
@@ -140,7 +148,26 @@ impl Shard {
             tokio::select! {
                 _ = changes.next() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = more_room(&mut self.room) => self.try_waiting(),
             }
+        }
+    }
+
+    fn follow_room(&mut self) {
+        let waiting = self.mirror.view().values().any(|item| item.value.room);
+        if !waiting {
+            self.room = None;
+        } else if self.room.is_none() {
+            self.room = Some(self.orchestrator.room().watch());
+        }
+    }
+
+    /// What waits for room is due soon, the second in line after the first.
+    fn try_waiting(&mut self) {
+        let soon = self.environment.clock.now().after(self.environment.jitter(ROOM) + self.late);
+        for (key, item) in self.mirror.view().iter().filter(|(_, item)| item.value.room) {
+            let (again, _) = self.tried.entry(key.clone()).or_insert((item.value.not_before, AGAIN));
+            *again = soon.min(*again);
         }
     }
 
@@ -151,7 +178,11 @@ impl Shard {
         let (mut due, mut next) = (Vec::new(), None);
         for (key, item) in view.iter() {
             let wanted = item.value.not_before.after(self.late);
-            let time = self.tried.get(key).map_or(wanted, |(again, _)| wanted.max(*again));
+            let time = match self.tried.get(key) {
+                Some((again, _)) if item.value.room => *again,
+                Some((again, _)) => wanted.max(*again),
+                None => wanted,
+            };
             if time <= now {
                 due.push(key.clone());
                 next = Some(now.after(AGAIN));
@@ -163,7 +194,9 @@ impl Shard {
     }
 
     async fn attend(&mut self, key: &str, now: Timestamp) {
+        let waits = self.mirror.get(key).is_some_and(|item| item.value.room);
         let pause = self.tried.get(key).map_or(AGAIN, |(_, pause)| (*pause * 2).min(LONGEST));
+        let pause = if waits { NO_ROOM } else { pause };
         self.tried.insert(key.to_owned(), (now.after(self.environment.jitter(pause)), pause));
         let Some((base, Ok(id))) = key.split_once('/').map(|(base, id)| (base, id.parse())) else {
             tracing::warn!(key, "nobody knows what is to be done for it");
@@ -172,6 +205,13 @@ impl Shard {
         if let Err(error) = self.orchestrator.drive(base, id).await {
             tracing::debug!(kind = base, id, %error, "tried again later");
         }
+    }
+}
+
+async fn more_room(room: &mut Option<RoomWatch>) {
+    match room {
+        Some(room) => room.next().await,
+        None => std::future::pending().await,
     }
 }
 

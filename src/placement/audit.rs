@@ -3,7 +3,7 @@
 //! Claims and sums are written together, so they agree unless an agent died between a batch and its correction, a record was
 //! edited by hand, or a backup came back. Each host looks after its own, at start and hourly.
 
-use super::record::{Allocation, Share};
+use super::record::{Allocation, Promise};
 use crate::environment::{Backoff, Environment};
 use crate::resource::{Resource, identifier, instance};
 use crate::store::{self, Compare, Error, Operation, Store, Transaction, key};
@@ -59,7 +59,7 @@ pub async fn audit(store: &dyn Store, environment: &Environment, host: &str) -> 
         }
         allocation.instances.retain(|instance, _| !corrections.dropped.contains(instance));
         for instance in &corrections.added {
-            allocation.instances.insert(instance.clone(), share(store, instance).await?);
+            allocation.instances.insert(instance.clone(), promise(store, instance).await?);
         }
         let unchanged = match &entry {
             Some(entry) => Compare::ModRevision { key: alloc.clone(), revision: entry.mod_revision },
@@ -98,16 +98,16 @@ pub async fn keep(store: Arc<dyn Store>, environment: Environment, host: String)
 
 /// What the instance asks for. One whose resource is not there or cannot be read counts as nothing: better than a host whose
 /// sums are never put right because of it.
-async fn share(store: &dyn Store, id: &str) -> Result<Share, Error> {
-    let Some(number) = identifier::parse(instance::BASE, id) else { return Ok(Share::default()) };
+async fn promise(store: &dyn Store, id: &str) -> Result<Promise, Error> {
+    let Some(number) = identifier::parse(instance::BASE, id) else { return Ok(Promise::default()) };
     let Some(entry) = store.get(&key::resource(instance::BASE, number)).await?.entry else {
-        return Ok(Share::default());
+        return Ok(Promise::default());
     };
     Ok(match store::decode::<Resource>(&entry) {
-        Ok(resource) => Share::of(&resource),
+        Ok(resource) => Promise::of(&resource),
         Err(error) => {
             tracing::error!(instance = id, %error, "what it asks for is unknown; counted as nothing");
-            Share::default()
+            Promise::default()
         }
     })
 }

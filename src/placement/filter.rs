@@ -1,258 +1,364 @@
 //! Which hosts can take an instance, and why the others cannot. Pure.
 
-use super::record::{Allocation, Share};
+use super::record::{Allocation, Promise, Share};
 use crate::membership::HostView;
 use crate::membership::record::{Capability, Capacity};
-use std::collections::BTreeSet;
+use crate::resource::constraint::Constraint;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
-/// Processors are promised this many times over: they are shared by weight, memory is not.
-pub const CPU_OVERCOMMIT: u64 = 16;
+/// Which of the hosts that can take an instance is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// The emptiest.
+    #[default]
+    Spreading,
+    /// The fullest, so that others stay empty.
+    Packing,
+}
 
 /// What an instance asks of its host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     /// What it is run by: [`Capability::Container`] or [`Capability::VirtualMachine`].
     pub kind: Capability,
-    pub share: Share,
+    /// What it takes, and what others will know of it.
+    pub promise: Promise,
     /// Only this host.
     pub requested_host: Option<u64>,
     /// Only these hosts; empty is any.
     pub valid_hosts: BTreeSet<u64>,
     /// Whether it is on the managed network.
     pub managed: bool,
+    /// Of the host's labels.
+    pub constraints: Vec<Constraint>,
+    /// Instances that are to be on its host, one for each of these; those it will not have there. Hard ones of the latter
+    /// are in the promise too.
+    pub affinity: Vec<Constraint>,
+    pub anti_affinity: Vec<Constraint>,
+    /// Labels of hosts over whose values its like are spread, the first being the most important.
+    pub spread_by: Vec<String>,
+    pub policy: Policy,
 }
 
-/// What is promised of a host, in sums.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+impl Wanted {
+    /// One that asks for this and nothing else, on the managed network.
+    pub fn new(kind: Capability, promise: impl Into<Promise>) -> Self {
+        Self {
+            kind,
+            promise: promise.into(),
+            requested_host: None,
+            valid_hosts: BTreeSet::new(),
+            managed: true,
+            constraints: Vec::new(),
+            affinity: Vec::new(),
+            anti_affinity: Vec::new(),
+            spread_by: Vec::new(),
+            policy: Policy::default(),
+        }
+    }
+
+    /// What must hold between it and those that are on its host.
+    pub fn neighbours(&self) -> Vec<Constraint> {
+        self.affinity.iter().filter(|one| !one.soft).cloned().collect()
+    }
+}
+
+/// What is promised of a host.
+#[derive(Clone, Debug, Default)]
 pub struct Promised {
-    pub share: Share,
-    pub instances: usize,
+    pub allocation: Arc<Allocation>,
+    /// On their way there, and not in the above.
+    pub under_way: BTreeMap<String, Promise>,
+    sum: Share,
 }
 
 impl Promised {
-    pub fn of(allocation: &Allocation) -> Self {
-        allocation.instances.values().fold(Self::default(), |sum, share| sum.and(*share))
+    pub fn new(allocation: Arc<Allocation>, mut under_way: BTreeMap<String, Promise>) -> Self {
+        under_way.retain(|instance, _| !allocation.instances.contains_key(instance));
+        let sum = under_way.values().fold(allocation.sum(), |sum, promise| sum.and(promise.share));
+        Self { allocation, under_way, sum }
     }
 
-    /// With one more instance.
-    #[must_use]
-    pub fn and(self, share: Share) -> Self {
-        Self {
-            share: Share {
-                memory_mb: self.share.memory_mb.saturating_add(share.memory_mb),
-                cpu_millis: self.share.cpu_millis.saturating_add(share.cpu_millis),
-            },
-            instances: self.instances + 1,
-        }
+    pub fn sum(&self) -> Share {
+        self.sum
+    }
+
+    pub fn count(&self) -> usize {
+        self.allocation.instances.len() + self.under_way.len()
+    }
+
+    /// Everybody there, by instance.
+    pub fn tenants(&self) -> impl Iterator<Item = (&String, &Promise)> + Clone {
+        self.allocation.instances.iter().chain(&self.under_way)
     }
 }
 
-/// A host that may be chosen, or not.
+/// A host as it is known.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     pub view: HostView,
-    pub promised: Promised,
-    /// Why it is not to be tried now, from an earlier try.
-    pub avoid: Option<String>,
+    /// [`crate::membership::record::Host::labels`].
+    pub labels: Arc<BTreeMap<String, String>>,
+    pub promised: Arc<Promised>,
 }
 
-/// Whether `share` still fits beside what is promised; else why not.
+impl Candidate {
+    pub fn new(view: HostView, promised: Promised) -> Self {
+        let labels = Arc::new(view.host.labels());
+        Self { view, labels, promised: Arc::new(promised) }
+    }
+
+    pub fn satisfies(&self, constraint: &Constraint) -> bool {
+        constraint.holds(Some(&self.view.host.name), &self.labels)
+    }
+
+    /// What of it may be promised in all.
+    pub fn capacity(&self) -> Capacity {
+        self.view.host.capacity.promisable(self.view.host.overcommit)
+    }
+}
+
+/// Why a host cannot take an instance: of what kind, for summing up, and in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub kind: &'static str,
+    pub text: String,
+}
+
+impl Refusal {
+    pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    fn plain(kind: &'static str) -> Self {
+        Self::new(kind, kind)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Whether `share` still fits beside what is promised; `capacity` is what may be.
 ///
 /// # Errors
-/// The reason in words, without the host's name.
-pub fn room(capacity: Capacity, promised: Share, share: Share) -> Result<(), String> {
-    let free = capacity.memory_mb.saturating_sub(promised.memory_mb);
-    if share.memory_mb > free {
-        return Err(format!("asked for {} MB, {free} MB free", share.memory_mb));
-    }
-    let free = capacity.cpu_millis.saturating_mul(CPU_OVERCOMMIT).saturating_sub(promised.cpu_millis);
-    if share.cpu_millis > free {
-        return Err(format!(
-            "asked for {} thousandths of a processor, {free} free ({CPU_OVERCOMMIT} times what it has)",
-            share.cpu_millis
-        ));
+/// Why not.
+pub fn room(capacity: Capacity, promised: Share, share: Share) -> Result<(), Refusal> {
+    for (kind, unit, has, taken, asked) in [
+        ("too little memory", "MB", capacity.memory_mb, promised.memory_mb, share.memory_mb),
+        ("too little processor", "mCPU", capacity.cpu_millis, promised.cpu_millis, share.cpu_millis),
+        ("too little disk", "MB disk", capacity.disk_mb, promised.disk_mb, share.disk_mb),
+    ] {
+        let free = has.saturating_sub(taken);
+        if asked > free {
+            return Err(Refusal::new(kind, format!("asked for {asked} {unit}, {free} {unit} free")));
+        }
     }
     Ok(())
 }
 
-/// Splits the hosts into those that can take it and the reasons of the others (`h1: …`), in the order given.
-pub fn filter<'a>(candidates: &'a [Candidate], wanted: &Wanted) -> (Vec<&'a Candidate>, Vec<String>) {
-    let mut able = Vec::new();
-    let mut reasons = Vec::new();
-    for candidate in candidates {
-        let host = &candidate.view.host;
-        if wanted.requested_host.is_some_and(|requested| requested != host.id) {
-            // Who asked for one host does not want to hear of all the others.
-            continue;
+/// Whether it can live beside those that are there; `affinity` is what it must have beside it.
+///
+/// # Errors
+/// Who is in the way, or missing.
+pub fn company<'a>(
+    tenants: impl Iterator<Item = (&'a String, &'a Promise)> + Clone,
+    promise: &Promise,
+    affinity: &[Constraint],
+) -> Result<(), Refusal> {
+    let is = |one: &Constraint, promise: &Promise| one.holds(promise.name.as_deref(), &promise.labels);
+    for (instance, other) in tenants.clone() {
+        if let Some(port) = promise.ports.intersection(&other.ports).next() {
+            return Err(Refusal::new("a port is taken", format!("port {port} is {instance}'s")));
         }
-        match refusal(candidate, wanted) {
-            None => able.push(candidate),
-            Some(reason) => reasons.push(format!("{}: {reason}", host.name)),
+        if let Some(rule) = promise.avoids.iter().find(|rule| is(rule, other)) {
+            return Err(Refusal::new("an instance to be kept away from", format!("{instance} is there ({rule})")));
+        }
+        if let Some(rule) = other.avoids.iter().find(|rule| is(rule, promise)) {
+            let text = format!("{instance}, which is there, will not have it beside it ({rule})");
+            return Err(Refusal::new("an instance that keeps away", text));
         }
     }
-    if able.is_empty() && reasons.is_empty() {
-        reasons.push(match wanted.requested_host {
-            Some(id) => format!("1h{id}: there is no such host"),
-            None => "there are no hosts".to_owned(),
-        });
+    for rule in affinity {
+        if !tenants.clone().any(|(_, other)| is(rule, other)) {
+            return Err(Refusal::new("an instance to be with is not there", format!("no instance {rule} is there")));
+        }
     }
-    (able, reasons)
+    Ok(())
 }
 
-fn refusal(candidate: &Candidate, wanted: &Wanted) -> Option<String> {
+/// Why `candidate` cannot take it; `None` where it can.
+pub fn refusal(candidate: &Candidate, wanted: &Wanted) -> Option<Refusal> {
     let host = &candidate.view.host;
     if candidate.view.alive.is_none() || candidate.view.alive_created.is_none() {
-        return Some("disconnected".to_owned());
+        return Some(Refusal::plain("disconnected"));
     }
     if host.cordoned {
-        return Some("takes no new instances (inactive)".to_owned());
+        return Some(Refusal::plain("takes no new instances (inactive)"));
     }
     if !wanted.valid_hosts.is_empty() && !wanted.valid_hosts.contains(&host.id) {
-        return Some("not among the valid hosts".to_owned());
+        return Some(Refusal::plain("not among the valid hosts"));
     }
     if !host.capabilities.contains(&wanted.kind) {
-        return Some(match wanted.kind {
-            Capability::Container => "runs no containers (is Docker there?)".to_owned(),
-            Capability::VirtualMachine => "runs no virtual machines".to_owned(),
-            Capability::Network => "is not on the managed network".to_owned(),
-        });
+        return Some(Refusal::plain(match wanted.kind {
+            Capability::Container => "runs no containers (is Docker there?)",
+            Capability::VirtualMachine => "runs no virtual machines",
+            Capability::Network => "is not on the managed network",
+        }));
     }
     if wanted.managed && !host.capabilities.contains(&Capability::Network) {
-        return Some("is not on the managed network".to_owned());
+        return Some(Refusal::plain("is not on the managed network"));
     }
-    room(host.capacity, candidate.promised.share, wanted.share).err().or_else(|| candidate.avoid.clone())
+    if let Some(rule) = wanted.constraints.iter().find(|rule| !rule.soft && !candidate.satisfies(rule)) {
+        return Some(Refusal::new("a constraint", format!("{rule} does not hold there")));
+    }
+    if let Err(refusal) = room(candidate.capacity(), candidate.promised.sum(), wanted.promise.share) {
+        return Some(refusal);
+    }
+    company(candidate.promised.tenants(), &wanted.promise, &wanted.neighbours()).err()
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::environment::{Environment, Timestamp};
     use crate::membership::record::{Alive, Host};
-    use crate::placement::score;
     use crate::store::Revision;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
-    use std::sync::Arc;
 
-    pub fn candidate(id: u64, memory_mb: u64, promised_mb: u64) -> Candidate {
-        let host = Host {
+    pub fn host(id: u64, memory_mb: u64) -> Host {
+        Host {
             id,
             uuid: format!("u{id}"),
             name: format!("h{id}"),
             identity: "i".into(),
             machine_id: "m".into(),
-            created: Timestamp(0),
-            description: None,
-            cordoned: false,
-            labels: BTreeMap::new(),
             capabilities: BTreeSet::from([Capability::Container, Capability::Network]),
-            capacity: Capacity { cpu_millis: 2000, memory_mb, disk_mb: 0 },
-            versions: BTreeMap::new(),
-        };
+            capacity: Capacity { cpu_millis: 2000, memory_mb, disk_mb: 10_000 },
+            ..Host::default()
+        }
+    }
+
+    pub fn view(host: Host) -> HostView {
         let alive =
             Alive { identity: "i".into(), incarnation: 1, boot_id: "b".into(), address: "198.18.0.1:9080".into() };
-        let share = Share { memory_mb: promised_mb, cpu_millis: 0 };
-        Candidate {
-            view: HostView { host: Arc::new(host), alive: Some(Arc::new(alive)), alive_created: Some(Revision(5)) },
-            promised: Promised { share, instances: usize::from(promised_mb > 0) },
-            avoid: None,
-        }
+        HostView { host: Arc::new(host), alive: Some(Arc::new(alive)), alive_created: Some(Revision(5)) }
     }
 
-    fn wanted(memory_mb: u64) -> Wanted {
-        Wanted {
-            kind: Capability::Container,
-            share: Share { memory_mb, cpu_millis: 0 },
-            requested_host: None,
-            valid_hosts: BTreeSet::new(),
-            managed: true,
+    /// With one instance that takes `promised_mb`.
+    pub fn candidate(id: u64, memory_mb: u64, promised_mb: u64) -> Candidate {
+        let mut allocation = Allocation::default();
+        if promised_mb > 0 {
+            allocation.instances.insert("1i1".into(), memory(promised_mb).into());
         }
+        Candidate::new(view(host(id, memory_mb)), Promised::new(Arc::new(allocation), BTreeMap::new()))
     }
 
-    fn change(candidate: &mut Candidate, change: impl FnOnce(&mut Host)) {
+    pub fn memory(memory_mb: u64) -> Share {
+        Share { memory_mb, ..Share::default() }
+    }
+
+    pub fn wanted(memory_mb: u64) -> Wanted {
+        Wanted::new(Capability::Container, memory(memory_mb))
+    }
+
+    pub fn rule(text: &str) -> Constraint {
+        Constraint::parse(text).unwrap()
+    }
+
+    pub fn change(candidate: &mut Candidate, change: impl FnOnce(&mut Host)) {
         change(Arc::make_mut(&mut candidate.view.host));
+        candidate.labels = Arc::new(candidate.view.host.labels());
+    }
+
+    /// Also there, beside what is.
+    pub fn joined(candidate: &mut Candidate, instance: &str, promise: Promise) {
+        let mut allocation = Allocation::clone(&candidate.promised.allocation);
+        allocation.instances.insert(instance.to_owned(), promise);
+        candidate.promised = Arc::new(Promised::new(Arc::new(allocation), BTreeMap::new()));
+    }
+
+    fn why(candidate: &Candidate, wanted: &Wanted) -> String {
+        refusal(candidate, wanted).map(|refusal| refusal.text).unwrap_or_default()
     }
 
     #[test]
     fn each_host_says_why_not() {
-        let mut all: Vec<Candidate> = (1..=8).map(|id| candidate(id, 4096, 2896)).collect();
-        all[1].view.alive = None;
-        change(&mut all[2], |host| host.cordoned = true);
-        change(&mut all[3], |host| host.capabilities = BTreeSet::from([Capability::Network]));
-        change(&mut all[4], |host| host.capabilities = BTreeSet::from([Capability::Container]));
-        all[5].avoid = Some("no address: all 62 are taken".into());
-        all[6].promised.share.memory_mb = 0;
-        let mut wanted = wanted(4096);
-        wanted.valid_hosts = BTreeSet::from([1, 2, 3, 4, 5, 6, 8]);
-        all[5].promised.share.memory_mb = 0;
-        let (able, reasons) = filter(&all, &wanted);
-        assert!(able.is_empty());
-        assert_eq!(
-            reasons,
-            [
-                "h1: asked for 4096 MB, 1200 MB free",
-                "h2: disconnected",
-                "h3: takes no new instances (inactive)",
-                "h4: runs no containers (is Docker there?)",
-                "h5: is not on the managed network",
-                "h6: no address: all 62 are taken",
-                "h7: not among the valid hosts",
-                "h8: asked for 4096 MB, 1200 MB free",
-            ]
-        );
+        let mut one = candidate(1, 4096, 2896);
+        assert_eq!(why(&one, &wanted(4096)), "asked for 4096 MB, 1200 MB free");
+        assert_eq!(why(&one, &wanted(1200)), "");
+        let valid = Wanted { valid_hosts: BTreeSet::from([2]), ..wanted(1) };
+        assert_eq!(why(&one, &valid), "not among the valid hosts");
+        let busy = Wanted::new(Capability::Container, Share { cpu_millis: 32_001, ..Share::default() });
+        assert_eq!(why(&one, &busy), "asked for 32001 mCPU, 32000 mCPU free");
+        let large = Wanted::new(Capability::Container, Share { disk_mb: 10_001, ..Share::default() });
+        assert_eq!(why(&one, &large), "asked for 10001 MB disk, 10000 MB disk free");
+        change(&mut one, |host| host.overcommit.memory = 200);
+        assert_eq!(why(&one, &wanted(4096)), "");
+        change(&mut one, |host| host.capabilities = BTreeSet::from([Capability::Container]));
+        assert_eq!(why(&one, &wanted(1)), "is not on the managed network");
+        change(&mut one, |host| host.capabilities = BTreeSet::from([Capability::Network]));
+        assert_eq!(why(&one, &wanted(1)), "runs no containers (is Docker there?)");
+        change(&mut one, |host| host.cordoned = true);
+        assert_eq!(why(&one, &wanted(1)), "takes no new instances (inactive)");
+        one.view.alive = None;
+        assert_eq!(why(&one, &wanted(1)), "disconnected");
     }
 
     #[test]
-    fn only_the_requested_host_answers() {
-        let all: Vec<Candidate> = (1..=3).map(|id| candidate(id, 100, 0)).collect();
-        let names = |able: Vec<&Candidate>| able.iter().map(|it| it.view.host.name.clone()).collect::<Vec<_>>();
-        let request = |requested| Wanted { requested_host: Some(requested), ..wanted(10) };
-        assert_eq!(names(filter(&all, &request(2)).0), ["h2"]);
-        assert_eq!(filter(&all, &request(9)).1, ["1h9: there is no such host"]);
-        let too_much = Wanted { requested_host: Some(2), ..wanted(101) };
-        assert_eq!(filter(&all, &too_much).1, ["h2: asked for 101 MB, 100 MB free"]);
-        assert_eq!(filter(&[], &wanted(1)).1, ["there are no hosts"]);
+    fn labels_and_neighbours_are_heeded() {
+        let mut one = candidate(1, 4096, 0);
+        change(&mut one, |host| host.relabel(&BTreeMap::from([("zone".into(), "eu".into())])));
+        let asks = |constraints: &[&str]| Wanted {
+            constraints: constraints.iter().map(|text| rule(text)).collect(),
+            ..wanted(1)
+        };
+        assert_eq!(why(&one, &asks(&["zone=eu", "gpu!=true", "disk~=ssd", "name=h1"])), "");
+        assert_eq!(why(&one, &asks(&["zone=us"])), "zone=us does not hold there");
+        assert_eq!(why(&one, &asks(&["name!=h1"])), "name!=h1 does not hold there");
+
+        let web = Promise { labels: BTreeMap::from([("app".into(), "web".into())]), ..Promise::default() };
+        let db = Promise { name: Some("db".into()), avoids: vec![rule("app=web")], ..Promise::default() };
+        let mut with_db = one.clone();
+        joined(&mut with_db, "1i7", db.clone());
+        let is_web = Wanted { promise: web.clone(), ..wanted(1) };
+        assert_eq!(why(&with_db, &is_web), "1i7, which is there, will not have it beside it (app=web)");
+        let mut with_web = one.clone();
+        joined(&mut with_web, "1i8", web);
+        let is_db = Wanted { promise: db, ..wanted(1) };
+        assert_eq!(why(&with_web, &is_db), "1i8 is there (app=web)");
+        let near_db = Wanted { affinity: vec![rule("name=db"), rule("app~=web")], ..wanted(1) };
+        assert_eq!(why(&with_web, &near_db), "no instance name=db is there");
+        assert_eq!(why(&with_db, &near_db), "");
     }
 
     #[test]
-    fn instances_without_limits_spread() {
-        let mut all: Vec<Candidate> = (1..=6).map(|id| candidate(id, 4096, 0)).collect();
-        let environment = Environment::system().unwrap();
-        for _ in 0..60 {
-            let picked = {
-                let able: Vec<&Candidate> = all.iter().collect();
-                score::pick(&environment, &able).unwrap().view.host.id
-            };
-            let candidate = all.iter_mut().find(|it| it.view.host.id == picked).unwrap();
-            candidate.promised = candidate.promised.and(Share::default());
-        }
-        assert!(all.iter().all(|it| (7..=13).contains(&it.promised.instances)), "{all:?}");
+    fn a_public_port_is_one_instance_s() {
+        let mut one = candidate(1, 4096, 0);
+        let with_port = Promise { ports: BTreeSet::from(["80/tcp".to_owned()]), ..Promise::default() };
+        joined(&mut one, "1i7", with_port.clone());
+        let asks = Wanted { promise: with_port, ..wanted(1) };
+        assert_eq!(why(&one, &asks), "port 80/tcp is 1i7's");
     }
 
     proptest! {
         #[test]
         fn never_more_than_there_is(
-            hosts in prop::collection::vec((0..5000u64, 0..5000u64, any::<bool>()), 0..12),
-            memory in 0..5000u64,
+            has in 0..5000u64, taken in prop::collection::vec(0..1000u64, 0..8), asked in 0..5000u64, over in 1..300u32,
         ) {
-            let all: Vec<Candidate> = hosts.iter().zip(1..).map(|((capacity, promised, alive), id)| {
-                let mut candidate = candidate(id, *capacity, *promised);
-                if !alive { candidate.view.alive = None; }
-                candidate
-            }).collect();
-            let (able, reasons) = filter(&all, &wanted(memory));
-            prop_assert!(!able.is_empty() || !reasons.is_empty());
-            prop_assert_eq!(able.len() + reasons.len(), all.len().max(1));
-            for one in &able {
-                prop_assert!(one.view.alive.is_some());
-                prop_assert!(one.promised.share.memory_mb + memory <= one.view.host.capacity.memory_mb || memory == 0);
+            let mut one = candidate(1, has, 0);
+            change(&mut one, |host| host.overcommit.memory = over);
+            for (at, taken) in taken.iter().enumerate() {
+                joined(&mut one, &format!("1i{at}"), memory(*taken).into());
             }
-            let best = score::best(&able);
-            prop_assert_eq!(best.len(), able.len().min(score::BEST));
-            let load = |it: &Candidate| score::load(it.view.host.capacity, it.promised);
-            for other in able.iter().filter(|it| !best.iter().any(|one| std::ptr::eq(*one, **it))) {
-                prop_assert!(best.iter().all(|one| load(one) <= load(other)));
-            }
+            let taken: u64 = taken.iter().sum();
+            let fits = asked == 0 || taken + asked <= has * u64::from(over) / 100;
+            prop_assert_eq!(refusal(&one, &wanted(asked)).is_none(), fits);
         }
     }
 }

@@ -9,13 +9,14 @@
 //! A spawned task does the work, so that a caller that goes away takes nobody else's placement along.
 
 use super::filter::{self, Promised};
-use super::record::{Allocation, Share};
+use super::record::{Allocation, Promise};
 use super::verdict::{self, Failure};
 use crate::environment::{Backoff, Environment};
 use crate::membership::record::Capacity;
+use crate::resource::constraint::Constraint;
 use crate::store::mirror::Mirror;
 use crate::store::{self, Answer, Compare, Entry, Error, Operation, Revision, Store, Transaction, key};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -34,8 +35,11 @@ const DECIDING: Duration = Duration::from_secs(60);
 pub(super) struct Piece {
     /// `1i54`.
     pub instance: String,
-    pub share: Share,
+    pub promise: Promise,
+    /// What may be promised of the host in all.
     pub capacity: Capacity,
+    /// Whom it must have beside it.
+    pub affinity: Vec<Constraint>,
     pub compares: Vec<Compare>,
     pub operations: Vec<Operation>,
 }
@@ -79,9 +83,26 @@ struct State {
     /// How many of the queue's first go alone, because together they were too large.
     alone: usize,
     /// Chosen for this host and not decided.
-    under_way: BTreeMap<String, Share>,
+    under_way: BTreeMap<String, Promise>,
     /// From our own transactions; the mirror may be ahead of it or behind.
     known: Known,
+}
+
+/// Hosts whose lanes know something new, by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Touched(Arc<Mutex<BTreeSet<String>>>);
+
+impl Touched {
+    fn add(&self, host: &str) {
+        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !hosts.contains(host) {
+            hosts.insert(host.to_owned());
+        }
+    }
+
+    pub fn take(&self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 #[derive(Debug)]
@@ -89,6 +110,7 @@ pub(super) struct Lane {
     store: Arc<dyn Store>,
     environment: Environment,
     mirror: Mirror<Allocation>,
+    touched: Touched,
     host: String,
     state: Mutex<State>,
 }
@@ -103,13 +125,20 @@ pub(super) struct UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.lane.state().under_way.remove(&self.instance);
+        self.lane.touched.add(&self.lane.host);
     }
 }
 
 impl Lane {
-    pub fn new(store: Arc<dyn Store>, environment: &Environment, mirror: Mirror<Allocation>, host: &str) -> Arc<Self> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        environment: &Environment,
+        mirror: Mirror<Allocation>,
+        touched: Touched,
+        host: &str,
+    ) -> Arc<Self> {
         let (environment, host) = (environment.clone(), host.to_owned());
-        Arc::new(Self { store, environment, mirror, host, state: Mutex::default() })
+        Arc::new(Self { store, environment, mirror, touched, host, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -119,15 +148,13 @@ impl Lane {
     /// What is promised of the host, with what is on its way there.
     pub fn promised(&self) -> Promised {
         let state = self.state();
-        let known = self.newest(&state.known);
-        let under_way =
-            state.under_way.iter().filter(|(instance, _)| !known.allocation.instances.contains_key(*instance));
-        under_way.fold(Promised::of(&known.allocation), |sum, (_, share)| sum.and(*share))
+        Promised::new(self.newest(&state.known).allocation, state.under_way.clone())
     }
 
     /// Counts `instance` as promised.
-    pub fn choose(self: &Arc<Self>, instance: &str, share: Share) -> UnderWay {
-        self.state().under_way.insert(instance.to_owned(), share);
+    pub fn choose(self: &Arc<Self>, instance: &str, promise: &Promise) -> UnderWay {
+        self.state().under_way.insert(instance.to_owned(), promise.clone());
+        self.touched.add(&self.host);
         UnderWay { lane: self.clone(), instance: instance.to_owned() }
     }
 
@@ -326,6 +353,7 @@ impl Lane {
 
     fn learn(&self, allocation: Allocation, mod_revision: Option<Revision>, as_of: Revision) {
         self.state().known = Known { allocation: Arc::new(allocation), mod_revision, as_of };
+        self.touched.add(&self.host);
     }
 
     fn learn_found(&self, answer: Option<&Answer>, as_of: Revision) -> Result<(), Error> {
@@ -342,19 +370,20 @@ impl Lane {
 /// Adds the share where it fits; else answers.
 fn admit(allocation: &mut Allocation, (piece, reply): Waiting) -> Option<Waiting> {
     let own = allocation.instances.remove(&piece.instance);
-    let room = filter::room(piece.capacity, Promised::of(allocation).share, piece.share);
+    let room = filter::room(piece.capacity, allocation.sum(), piece.promise.share)
+        .and_then(|()| filter::company(allocation.instances.iter(), &piece.promise, &piece.affinity));
     if let (Some(own), Err(_)) = (own, &room) {
         // Of an earlier try whose answer was lost.
         allocation.instances.insert(piece.instance.clone(), own);
     }
     match room {
         Ok(()) => {
-            allocation.instances.insert(piece.instance.clone(), piece.share);
+            allocation.instances.insert(piece.instance.clone(), piece.promise.clone());
             Some((piece, reply))
         }
         Err(reason) => {
             let instance = piece.instance;
-            tracing::debug!(instance, reason, "the host filled up meanwhile");
+            tracing::debug!(instance, %reason, "it does not fit there any more");
             let _ = reply.send(Verdict::NoRoom);
             None
         }

@@ -10,29 +10,36 @@
 //! (`alloc/<host>`), that nobody has the address, and whatever the resource's writer asks. It writes the resource, the
 //! claim `on/<host>/<instance>`, the sums and the address together. A claim's create_revision is its token.
 //!
-//! Labels and other constraints will be further reasons in [`filter`]; taking over what a lost host ran will be a
-//! [`Request`] whose writer compares the old claim.
+//! [`filter`] says whether a host can take it, [`score`] how well it suits, and the [`index`] which hosts are worth a look; all
+//! three are pure. What two instances ask of each other (affinity, ports) is decided by the same compare as the sums, since
+//! `alloc/<host>` holds what newcomers must know. Taking over what a lost host ran is a [`Request`] whose writer
+//! compares the old claim.
 
 mod address;
 pub mod audit;
 mod filter;
+mod fleet;
+mod index;
 mod lane;
 mod placer;
+mod pool;
 pub mod record;
 pub mod release;
+mod room;
 mod score;
 mod verdict;
 
 pub use address::{AddressError, AddressSource, Reserved};
-pub use filter::{CPU_OVERCOMMIT, Wanted};
+pub use filter::{Policy, Wanted};
 pub use placer::Placer;
 pub use release::{Holding, ReleaseError};
+pub use room::{Room, RoomWatch};
 
 use crate::resource::assignment::{ManagedAddress, Token};
 use crate::store::{Compare, Error, Operation, Revision};
 
 /// What is to be placed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Number of the instance.
     pub id: u64,

@@ -1,20 +1,21 @@
 //! One placement from request to claim, tried again where what it went by was old.
 
-use super::filter::{self, Candidate};
-use super::lane::{Lane, Piece, UnderWay, Verdict};
-use super::record::{Allocation, Claim, token};
+use super::filter::Refusal;
+use super::fleet::{Fleet, Pick};
+use super::lane::{Piece, Verdict};
+use super::record::{Claim, token};
+use super::room::Room;
 use super::verdict::{self, Failure};
 use super::{
-    AddressError, AddressSource, Choice, PlaceError, Placed, Request, Reserved, ResourceWriter, Writes, score,
+    AddressError, AddressSource, Choice, PlaceError, Placed, Policy, Request, Reserved, ResourceWriter, Writes,
 };
 use crate::environment::{Backoff, Environment};
 use crate::membership::{Hosts, IDLE, OnDemand};
 use crate::resource::identifier;
-use crate::store::mirror::Mirror;
 use crate::store::{self, Compare, Error, Operation, Revision, Store, key};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tries before a placement is given up.
@@ -31,16 +32,10 @@ pub struct Placer {
     environment: Environment,
     /// The cluster's, part of every token.
     generation: u64,
-    hosts: Hosts,
     addresses: Option<Arc<dyn AddressSource>>,
-    working: OnDemand<Arc<Working>>,
-}
-
-/// What is in memory while something is placed.
-#[derive(Debug)]
-struct Working {
-    allocations: Mirror<Allocation>,
-    lanes: Mutex<HashMap<String, Arc<Lane>>>,
+    working: OnDemand<Arc<Fleet>>,
+    room: Room,
+    policy: Policy,
 }
 
 /// What one placement learned on its way.
@@ -76,9 +71,7 @@ impl Drop for Reservation {
 struct Target {
     choice: Choice,
     /// Its capacity and the revision of its liveness record as they were when it was picked.
-    candidate: Candidate,
-    lane: Arc<Lane>,
-    _under_way: UnderWay,
+    pick: Pick,
 }
 
 impl Placer {
@@ -91,13 +84,50 @@ impl Placer {
         addresses: Option<Arc<dyn AddressSource>>,
     ) -> Self {
         let (own_store, own_environment) = (store.clone(), environment.clone());
-        let working = OnDemand::new(IDLE, move || {
-            Arc::new(Working {
-                allocations: Mirror::start(own_store.clone(), &own_environment, key::allocs()),
-                lanes: Mutex::default(),
-            })
-        });
-        Self { store, environment: environment.clone(), generation, hosts, addresses, working }
+        let working = OnDemand::new(IDLE, move || Fleet::start(own_store.clone(), &own_environment, &hosts));
+        let room = Room::new(working.clone());
+        Self {
+            store,
+            environment: environment.clone(),
+            generation,
+            addresses,
+            working,
+            room,
+            policy: Policy::default(),
+        }
+    }
+
+    /// With another policy for what says nothing of it itself.
+    #[must_use]
+    pub fn with_policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Whether a host other than `but` could take it as things are.
+    ///
+    /// # Errors
+    /// [`PlaceError::NoHost`] with the reasons where none can.
+    pub async fn would_fit(&self, request: &Request, but: &str) -> Result<(), PlaceError> {
+        let fleet = self.fleet().await?;
+        let avoid = |name: &str| (name == but).then(|| Refusal::new("left", "is where it is to leave"));
+        fleet.fits(&request.wanted, &avoid).map_err(|reasons| PlaceError::NoHost { reasons })
+    }
+
+    /// Tells when there may be room for what found none.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    async fn fleet(&self) -> Result<Arc<Fleet>, PlaceError> {
+        let fleet = self.working.get();
+        if fleet.listed(LISTING).await {
+            return Ok(fleet);
+        }
+        Err(Error::Unavailable { message: "the hosts could not be listed yet".into() }.into())
     }
 
     /// What makes `address` free again; nothing where there is no managed network.
@@ -162,8 +192,7 @@ impl Placer {
         lessons: &mut Lessons,
     ) -> Result<Option<Placed>, PlaceError> {
         let instance = identifier::instance(request.id);
-        let working = self.working.get();
-        let Some(mut target) = self.choose(&working, request, &instance, lessons).await? else { return Ok(None) };
+        let Some(mut target) = self.choose(request, &instance, lessons).await? else { return Ok(None) };
         let mut reservation = match self.reserve(request, &target.choice.host, &instance).await {
             Ok(reservation) => reservation,
             Err(PlaceError::Address(AddressError::Exhausted(reason))) if self.addresses.is_some() => {
@@ -175,7 +204,7 @@ impl Placer {
         target.choice.address = reservation.as_ref().map(|it| it.reserved.address.clone());
         let resource = writer(&target.choice)?;
         let piece = piece(request, &target, &instance, reservation.as_ref(), resource)?;
-        match target.lane.submit(piece).await {
+        match target.pick.lane.submit(piece).await {
             Verdict::Placed(revision) => {
                 use_up(&mut reservation);
                 Ok(Some(self.placed(target.choice, revision)))
@@ -204,45 +233,26 @@ impl Placer {
     /// Picks a host, by what is known now; `None` where a host that is changing should be looked at again.
     async fn choose(
         &self,
-        working: &Working,
         request: &Request,
         instance: &str,
         lessons: &mut Lessons,
     ) -> Result<Option<Target>, PlaceError> {
-        let unlisted = || Error::Unavailable { message: "the hosts could not be listed yet".into() };
-        let hosts = self.hosts.list(LISTING).await.ok_or_else(unlisted)?;
-        if !working.allocations.listed(LISTING).await {
-            return Err(unlisted().into());
-        }
-        // No await from here on: what is chosen counts as promised for the next one that chooses.
+        let fleet = self.fleet().await?;
         let changing = lessons.changing.take();
-        let candidates: Vec<Candidate> = hosts
-            .into_iter()
-            .map(|view| {
-                let name = &view.host.name;
-                let changes = changing.as_ref().filter(|it| *it == name).map(|_| "comes or goes just now".to_owned());
-                let avoid = lessons.refused.get(name).cloned().or(changes);
-                Candidate { promised: self.lane(working, name).promised(), avoid, view }
-            })
-            .collect();
-        let (able, reasons) = filter::filter(&candidates, &request.wanted);
-        let Some(candidate) = score::pick(&self.environment, &able) else {
-            return if changing.is_some() { Ok(None) } else { Err(PlaceError::NoHost { reasons }) };
+        let avoid = |name: &str| {
+            let refused = lessons.refused.get(name).map(|reason| Refusal::new("no address", reason.as_str()));
+            let changes = || Refusal::new("changing", "comes or goes just now");
+            refused.or_else(|| (changing.as_deref() == Some(name)).then(changes))
         };
-        let lane = self.lane(working, &candidate.view.host.name);
-        let choice = Choice { host: candidate.view.host.name.clone(), host_id: candidate.view.host.id, address: None };
-        let under_way = lane.choose(instance, request.wanted.share);
-        Ok(Some(Target { choice, candidate: candidate.clone(), lane, _under_way: under_way }))
-    }
-
-    fn lane(&self, working: &Working, host: &str) -> Arc<Lane> {
-        let mut lanes = working.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(host) {
-            return lane.clone();
+        match fleet.choose(instance, &request.wanted, &avoid) {
+            Ok(pick) => {
+                let host = &pick.candidate.view.host;
+                let choice = Choice { host: host.name.clone(), host_id: host.id, address: None };
+                Ok(Some(Target { choice, pick }))
+            }
+            Err(_) if changing.is_some() => Ok(None),
+            Err(reasons) => Err(PlaceError::NoHost { reasons }),
         }
-        let lane = Lane::new(self.store.clone(), &self.environment, working.allocations.clone(), host);
-        lanes.insert(host.to_owned(), lane.clone());
-        lane
     }
 
     async fn reserve(&self, request: &Request, host: &str, instance: &str) -> Result<Option<Reservation>, PlaceError> {
@@ -323,14 +333,14 @@ fn piece(
     reservation: Option<&Reservation>,
     resource: Writes,
 ) -> Result<Piece, Error> {
-    let host = &target.candidate.view.host;
+    let host = &target.pick.candidate.view.host;
     let on = key::on(&host.name, instance);
     let claim = Claim { id: request.id, uuid: request.uuid.clone(), generation: request.generation };
     let mut operations = vec![Operation::put(&on, store::encode(&on, &claim)?)];
     let alive = key::alive(&host.name);
     let mut compares = vec![
         Compare::Absent { key: on },
-        match target.candidate.view.alive_created {
+        match target.pick.candidate.view.alive_created {
             Some(revision) => Compare::CreateRevision { key: alive, revision },
             None => Compare::Exists { key: alive },
         },
@@ -341,6 +351,7 @@ fn piece(
         compares.extend(reserved.compares.iter().cloned());
         operations.extend(reserved.operations.iter().cloned());
     }
-    let (share, capacity) = (request.wanted.share, host.capacity);
-    Ok(Piece { instance: instance.to_owned(), share, capacity, compares, operations })
+    let (promise, affinity) = (request.wanted.promise.clone(), request.wanted.neighbours());
+    let capacity = target.pick.candidate.capacity();
+    Ok(Piece { instance: instance.to_owned(), promise, capacity, affinity, compares, operations })
 }

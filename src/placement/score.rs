@@ -1,42 +1,62 @@
-//! Which of the hosts that can take an instance gets it: one of the best few by chance. Pure but for the dice.
-//!
-//! Always the best one would send all agents that place at the same moment to the same host, where all but one conflict.
+//! Which of the hosts that can take an instance is the better one. Pure.
 
-use super::filter::{Candidate, Promised};
-use crate::environment::Environment;
-use crate::membership::record::Capacity;
+use super::filter::{Candidate, Policy, Wanted};
+use crate::resource::constraint::Constraint;
 use std::cmp::Ordering;
 
-/// From how many of the best one is picked.
-pub const BEST: usize = 3;
 /// What an instance that asked for less is counted as, or those without limits would all land on one host.
 const LEAST_MEMORY_MB: u64 = 64;
 const LEAST_CPU_MILLIS: u64 = 50;
 
-/// How much of a host is promised: the larger part of memory and processors. Comparable between hosts, 0 is empty.
-pub fn load(capacity: Capacity, promised: Promised) -> f64 {
-    let part = |promised: u64, instances: usize, least: u64, capacity: u64| {
-        let counted = promised.max((instances as u64).saturating_mul(least));
+/// The smaller the better: first wishes that it does not meet, then how many of its like are there, then how full it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    unmet: usize,
+    like: Vec<u64>,
+    load: f64,
+}
+
+impl Score {
+    /// `like` counts those of its like that share the candidate's value of a label, for each that it is spread by.
+    pub fn of(candidate: &Candidate, wanted: &Wanted, like: Vec<u64>) -> Self {
+        let load = load(candidate);
+        let load = if wanted.policy == Policy::Packing { -load } else { load };
+        Self { unmet: unmet(candidate, wanted), like, load }
+    }
+
+    pub fn order(&self, other: &Self) -> Ordering {
+        self.rank(other).then_with(|| self.load.partial_cmp(&other.load).unwrap_or(Ordering::Equal))
+    }
+
+    /// Without how full they are: a wish is never given up for a little less load.
+    pub fn rank(&self, other: &Self) -> Ordering {
+        (self.unmet, &self.like).cmp(&(other.unmet, &other.like))
+    }
+}
+
+/// How much of a host is promised: the largest part of memory, processors and disk. Comparable between hosts, 0 is empty.
+fn load(candidate: &Candidate) -> f64 {
+    let (capacity, promised) = (candidate.capacity(), &candidate.promised);
+    let part = |promised: u64, least: u64, capacity: u64| {
+        let counted = promised.max((candidate.promised.count() as u64).saturating_mul(least));
         counted as f64 / capacity.max(1) as f64
     };
-    let memory = part(promised.share.memory_mb, promised.instances, LEAST_MEMORY_MB, capacity.memory_mb);
-    let cpu = part(promised.share.cpu_millis, promised.instances, LEAST_CPU_MILLIS, capacity.cpu_millis);
-    memory.max(cpu)
+    let sum = promised.sum();
+    let memory = part(sum.memory_mb, LEAST_MEMORY_MB, capacity.memory_mb);
+    let cpu = part(sum.cpu_millis, LEAST_CPU_MILLIS, capacity.cpu_millis);
+    let disk = if sum.disk_mb == 0 { 0.0 } else { part(sum.disk_mb, 0, capacity.disk_mb) };
+    memory.max(cpu).max(disk)
 }
 
-/// The least loaded first, at most [`BEST`].
-pub fn best<'a>(able: &[&'a Candidate]) -> Vec<&'a Candidate> {
-    let mut scored: Vec<(f64, &Candidate)> =
-        able.iter().map(|candidate| (load(candidate.view.host.capacity, candidate.promised), *candidate)).collect();
-    scored.sort_by(|(one, a), (other, b)| {
-        one.partial_cmp(other).unwrap_or(Ordering::Equal).then_with(|| a.view.host.id.cmp(&b.view.host.id))
-    });
-    scored.truncate(BEST);
-    scored.into_iter().map(|(_, candidate)| candidate).collect()
-}
-
-/// One of them.
-pub fn pick<'a>(environment: &Environment, able: &[&'a Candidate]) -> Option<&'a Candidate> {
-    let best = best(able);
-    best.get(environment.below(best.len())).copied()
+/// How many wishes are not met there.
+fn unmet(candidate: &Candidate, wanted: &Wanted) -> usize {
+    let there = |rule: &Constraint| {
+        candidate.promised.tenants().any(|(_, other)| rule.holds(other.name.as_deref(), &other.labels))
+    };
+    let soft = |rules: &'_ [Constraint], met: &dyn Fn(&Constraint) -> bool| {
+        rules.iter().filter(|rule| rule.soft && !met(rule)).count()
+    };
+    soft(&wanted.constraints, &|rule| candidate.satisfies(rule))
+        + soft(&wanted.affinity, &there)
+        + soft(&wanted.anti_affinity, &|rule| !there(rule))
 }

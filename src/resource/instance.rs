@@ -27,6 +27,12 @@ pub const VOLUMES: &str = "dockerVolumes";
 pub const MEMORY_MB: &str = "memoryMb";
 /// A limit that its host enforces; unlike the above, only where it was asked for.
 pub const MEMORY_LIMIT_MB: &str = "memoryLimitMb";
+/// What placement counts with, where it is not the limit.
+pub const MEMORY_RESERVATION_MB: &str = "memoryReservationMb";
+/// Thousandths of a processor that placement counts with.
+pub const COMPUTE: &str = "compute";
+/// Disk that placement counts with.
+pub const DISK_MB: &str = "diskMb";
 pub const NETWORK_IDS: &str = "networkIds";
 pub const REQUESTED_HOST: &str = "requestedHostId";
 pub const VALID_HOSTS: &str = "validHostIds";

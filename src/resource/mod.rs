@@ -5,6 +5,7 @@
 //! Which state follows which is one table ([`transition`]).
 
 pub mod assignment;
+pub mod constraint;
 pub mod date;
 pub mod declaration;
 pub mod identifier;

@@ -92,10 +92,15 @@ struct Dirty {
 pub struct Changes(Arc<Dirty>);
 
 impl Changes {
+    /// What changed since, without waiting.
+    pub fn take(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut *self.0.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Waits until something changed; then all of it at once.
     pub async fn next(&mut self) -> BTreeSet<String> {
         loop {
-            let keys = std::mem::take(&mut *self.0.keys.lock().unwrap_or_else(PoisonError::into_inner));
+            let keys = self.take();
             if !keys.is_empty() {
                 return keys;
             }

@@ -130,12 +130,11 @@ impl World {
                 identity: name.repeat(2),
                 machine_id: "m".into(),
                 created: Timestamp(5),
-                description: None,
-                cordoned: false,
                 labels: [("rack".to_owned(), "a".to_owned())].into(),
                 capabilities: [Capability::Container].into(),
                 capacity: Capacity { cpu_millis: 2000, memory_mb: 4000, disk_mb: 1 },
                 versions: [("docker".to_owned(), "26.1".to_owned())].into(),
+                ..Host::default()
             };
             self.write(&key::host(name), &host).await;
         }

@@ -16,7 +16,7 @@ mod server;
 mod shaky;
 
 use stampede::environment::{Environment, Identity};
-use stampede::membership::record::{Alive, Capability, Capacity, Host};
+use stampede::membership::record::{Alive, Capability, Capacity, Host, Overcommit};
 use stampede::membership::{Connect, HostDescription, Join, Place};
 use stampede::store::{self, Entry, Operation, Store, Transaction, key};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,7 @@ fn description(name: &str) -> HostDescription {
         labels: BTreeMap::new(),
         capabilities: BTreeSet::from([Capability::Container, Capability::Network]),
         capacity: Capacity { cpu_millis: 2000, memory_mb: 4096, disk_mb: 10_000 },
+        overcommit: Overcommit::default(),
         versions: BTreeMap::from([("docker".into(), "26.1".into())]),
         address: format!("{name}.test:9080"),
     }
@@ -95,12 +96,10 @@ async fn put_host(store: &Arc<dyn Store>, id: u64, memory_mb: u64) {
         identity: "i".into(),
         machine_id: format!("{id:032x}"),
         created: environment().clock.now(),
-        description: None,
-        cordoned: false,
-        labels: description.labels,
         capabilities: description.capabilities,
         capacity: Capacity { memory_mb, ..description.capacity },
         versions: description.versions,
+        ..Host::default()
     };
     let alive = Alive { identity: "i".into(), incarnation: 1, boot_id: "b".into(), address: description.address };
     let put = |key: String, value: bytes::Bytes| Operation::put(key, value);

@@ -70,7 +70,7 @@ async fn the_audit_makes_the_sums_true() {
 
     let mut allocation: Allocation = store::decode(&before.entry.unwrap()).unwrap();
     allocation.instances.remove("1i2");
-    allocation.instances.insert("1i99".into(), Share { memory_mb: 5, cpu_millis: 0 });
+    allocation.instances.insert("1i99".into(), Share { memory_mb: 5, ..Share::default() }.into());
     let alloc = key::alloc("h1");
     let put = Operation::put(&alloc, store::encode(&alloc, &allocation).unwrap());
     // The share of what was missing is read from its resource.
@@ -83,7 +83,7 @@ async fn the_audit_makes_the_sums_true() {
     assert_eq!(corrections.added, ["1i2".to_owned()].into());
     let after: Allocation = store::decode(&store.get(&alloc).await.unwrap().entry.unwrap()).unwrap();
     assert_eq!(after.instances.len(), 3);
-    assert!(after.instances.values().all(|share| share.memory_mb == 100));
+    assert!(after.instances.values().all(|promise| promise.share.memory_mb == 100));
 
     // Everything is gone but the claims.
     store.commit(Transaction::new().then(Operation::delete(&alloc))).await.unwrap();

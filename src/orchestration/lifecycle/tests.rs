@@ -95,10 +95,13 @@ fn without_a_host_nothing_waits_for_one() {
     let mut creating = instance(State::Creating, Desired::Running);
     creating.set(instance::HOST_NAME, Value::Null);
     assert_eq!(drive(&creating, NOW), Next::Place);
-    let first = due(&creating, NOW);
-    let failed = not_placed(&creating, "Failed to find a placement");
+    assert!(!waits_for_room(&creating));
+    let failed = not_placed(&creating, "Failed to find a placement", true);
     assert_eq!((failed.state, failed.transitioning), (State::Creating, Transitioning::Error));
-    assert!(due(&failed, NOW) > first, "it backs off");
+    assert!(waits_for_room(&failed));
+    assert_eq!(not_placed(&failed, "Failed to find a placement", true), failed, "the same reasons write nothing");
+    assert!(!waits_for_room(&not_placed(&failed, "others were faster", false)));
+    assert!(!waits_for_room(&chosen(&failed)));
     let removing = asked(&failed, "remove");
     assert_eq!(removing.state, State::Removing);
     let Next::Write(removed) = drive(&removing, NOW) else { panic!("not removed") };

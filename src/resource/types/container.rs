@@ -4,7 +4,7 @@ use super::columns::{COMMON, OWNER};
 use super::instance::{self, ADDED, SHARED, STATE};
 use crate::resource::declaration::{Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
-use crate::resource::{instance as names, port};
+use crate::resource::{constraint, instance as names, port};
 use serde_json::{Map, Value};
 
 /// As many as are made in one request.
@@ -16,7 +16,7 @@ const IDENTITY: &[Field] = &[Field::string("kind").filtered(), Field::string("uu
 const OWN: &[Field] = &[
     Field::string("command").create().min_length(1),
     Field::array("commandArgs", &Form::String).create(),
-    Field::int("compute").create().filtered(),
+    Field::int(names::COMPUTE).create().filtered(),
     Field::string("directory").create().min_length(1),
     Field::array("dockerVolumes", &Form::String).create(),
     Field::map("environment", &Form::String).create().not_null(),
@@ -62,6 +62,7 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
             "give networkIds or subnetIds, not both",
         ));
     }
+    constraint::check(input)?;
     for text in input.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
         port::Port::parse(text)?;
     }

@@ -2,6 +2,7 @@
 
 use super::columns::{COMMON, IDENTITY, OWNER, action};
 use crate::resource::declaration::{Action, Field, Form, Link, LinkPath, Literal, Type};
+use crate::resource::{constraint, instance as names};
 
 pub const STATE: &[Field] = &[Field::one_of(
     "state",
@@ -53,8 +54,18 @@ pub const SHARED: &[Field] = &[
     Field::reference("zoneId", "zone").create().update().filtered(),
 ];
 
-/// What the original did not have: the host, without asking for the link `hosts`.
-pub const ADDED: &[Field] = &[Field::reference("hostId", "host").filtered()];
+/// What the original did not have: the host, without asking for the link `hosts`; and what placement goes by.
+pub const ADDED: &[Field] = &[
+    Field::array(constraint::AFFINITY, &Form::String).create().update(),
+    Field::array(constraint::ANTI_AFFINITY, &Form::String).create().update(),
+    Field::array(constraint::CONSTRAINTS, &Form::String).create().update(),
+    Field::int(names::DISK_MB).create().range(0, 1 << 40),
+    Field::reference("hostId", "host").filtered(),
+    Field::map(constraint::LABELS, &Form::String).create(),
+    Field::int(names::MEMORY_RESERVATION_MB).create().range(0, 1 << 30),
+    Field::one_of(constraint::POLICY, &["packing", "spreading"]).create().update(),
+    Field::array(constraint::SPREAD_BY, &Form::String).create().update(),
+];
 
 const OWN: &[Field] = &[
     Field::int("compute").filtered(),

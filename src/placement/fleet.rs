@@ -1,0 +1,158 @@
+//! What an agent that places keeps in memory: the hosts, what is promised of each, and the lanes that lead there.
+//!
+//! The index is brought up to date when somebody is about to choose, with what changed since; between two choices
+//! nothing is done.
+
+use super::filter::{Candidate, Refusal, Wanted};
+use super::index::Index;
+use super::lane::{Lane, Touched, UnderWay};
+use super::record::{Allocation, Share};
+use crate::environment::Environment;
+use crate::membership::Hosts;
+use crate::membership::record::{Alive, Host};
+use crate::store::mirror::{Changes, Mirror};
+use crate::store::{Store, key};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    hosts: Hosts,
+    records: Mirror<Host>,
+    alive: Mirror<Alive>,
+    allocations: Mirror<Allocation>,
+    /// Hosts whose lanes know something new.
+    touched: Touched,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: Index,
+    lanes: HashMap<String, Arc<Lane>>,
+    changes: [Changes; 3],
+}
+
+/// A host that was picked; counted as promised until it is dropped.
+#[derive(Debug)]
+pub(super) struct Pick {
+    pub candidate: Candidate,
+    pub lane: Arc<Lane>,
+    pub _under_way: UnderWay,
+}
+
+impl Fleet {
+    pub fn start(store: Arc<dyn Store>, environment: &Environment, hosts: &Hosts) -> Arc<Self> {
+        let allocations: Mirror<Allocation> = Mirror::start(store.clone(), environment, key::allocs());
+        let (records, alive) = (hosts.records(), hosts.alive().clone());
+        let changes = [records.changes(), alive.changes(), allocations.changes()];
+        let state = State { index: Index::default(), lanes: HashMap::new(), changes };
+        Arc::new(Self {
+            store,
+            environment: environment.clone(),
+            hosts: hosts.clone(),
+            records,
+            alive,
+            allocations,
+            touched: Touched::default(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Whether all of it is known; waits up to `limit` for that.
+    pub async fn listed(&self, limit: Duration) -> bool {
+        self.records.listed(limit).await && self.alive.listed(limit).await && self.allocations.listed(limit).await
+    }
+
+    /// Picks a host for `instance`.
+    ///
+    /// # Errors
+    /// Why none of them can take it.
+    pub fn choose(
+        &self,
+        instance: &str,
+        wanted: &Wanted,
+        avoid: &dyn Fn(&str) -> Option<Refusal>,
+    ) -> Result<Pick, Vec<String>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut state);
+        let candidate = state.index.choose(wanted, avoid, &mut |bound| self.environment.below(bound))?.clone();
+        let lane = self.lane(&mut state, &candidate.view.host.name);
+        // What is chosen counts as promised for the next one that chooses.
+        let under_way = lane.choose(instance, &wanted.promise);
+        Ok(Pick { candidate, lane, _under_way: under_way })
+    }
+
+    /// Whether any host could take it now.
+    pub fn fits(&self, wanted: &Wanted, avoid: &dyn Fn(&str) -> Option<Refusal>) -> Result<(), Vec<String>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refresh(&mut state);
+        state.index.choose(wanted, avoid, &mut |_| 0).map(drop)
+    }
+
+    fn refresh(&self, state: &mut State) {
+        let mut changed: BTreeSet<String> = self.touched.take();
+        for changes in &mut state.changes {
+            changed.append(&mut changes.take());
+        }
+        for name in changed {
+            match self.hosts.known(&name, &self.records) {
+                Some(view) => {
+                    let promised = self.lane(state, &name).promised();
+                    state.index.put(Candidate::new(view, promised));
+                }
+                None => {
+                    state.index.remove(&name);
+                    state.lanes.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn lane(&self, state: &mut State, host: &str) -> Arc<Lane> {
+        if let Some(lane) = state.lanes.get(host) {
+            return lane.clone();
+        }
+        let lane =
+            Lane::new(self.store.clone(), &self.environment, self.allocations.clone(), self.touched.clone(), host);
+        state.lanes.insert(host.to_owned(), lane.clone());
+        lane
+    }
+
+    /// Waits, again and again, for what may be room for somebody who found none: a host that came or changed, a promise
+    /// that went. Calls `tell` each time; the first time when all is known.
+    pub async fn watch_room(&self, mut tell: impl FnMut()) {
+        let (mut records, mut alive, mut allocations) =
+            (self.records.changes(), self.alive.changes(), self.allocations.changes());
+        let mut known: HashMap<String, (Share, usize)> = HashMap::new();
+        while !self.listed(Duration::from_secs(60)).await {}
+        loop {
+            let more = tokio::select! {
+                _ = records.next() => true,
+                _ = alive.next() => true,
+                hosts = allocations.next() => hosts.into_iter().fold(false, |more, host| {
+                    let now = self.allocations.get(&host).map(|item| (item.value.sum(), item.value.instances.len()));
+                    let before = match now {
+                        Some(now) => known.insert(host, now),
+                        None => known.remove(&host),
+                    };
+                    let less = |before: (Share, usize), now: (Share, usize)| {
+                        now.1 < before.1
+                            || now.0.memory_mb < before.0.memory_mb
+                            || now.0.cpu_millis < before.0.cpu_millis
+                            || now.0.disk_mb < before.0.disk_mb
+                    };
+                    // Also where one more is there: it may be whom another wants to be near to.
+                    more | before.is_none_or(|before| now.is_none_or(|now| less(before, now) || now.1 > before.1))
+                }),
+            };
+            if more {
+                tell();
+            }
+        }
+    }
+}
