@@ -17,7 +17,7 @@ pub struct ListOptions {
 }
 
 /// All rows of a collection, page by page.
-async fn rows(target: &Target, collection: &str) -> Result<Vec<Value>> {
+pub async fn rows(target: &Target, collection: &str) -> Result<Vec<Value>> {
     let mut path = format!("/v1/{collection}?limit=1000");
     let mut all = Vec::new();
     loop {
@@ -33,7 +33,7 @@ async fn rows(target: &Target, collection: &str) -> Result<Vec<Value>> {
     }
 }
 
-fn text(row: &Value, field: &str) -> String {
+pub fn text(row: &Value, field: &str) -> String {
     match row.get(field) {
         Some(Value::String(text)) => text.clone(),
         None | Some(Value::Null) => "-".into(),
@@ -82,7 +82,11 @@ pub async fn hosts(options: ListOptions) -> Result<()> {
         .map(|row| {
             let list = row.get("capabilities").and_then(Value::as_array).cloned().unwrap_or_default();
             let can: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-            vec![text(row, "id"), text(row, "name"), text(row, "agentAddress"), can.join(" "), text(row, "state")]
+            let mut state = text(row, "state");
+            if let Some(message) = row.get("transitioningMessage").and_then(Value::as_str) {
+                state = format!("{state}: {message}");
+            }
+            vec![text(row, "id"), text(row, "name"), text(row, "agentAddress"), can.join(" "), state]
         })
         .collect();
     table::print(&["ID", "NAME", "ADDRESS", "CAN RUN", "STATE"], &lines);

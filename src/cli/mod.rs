@@ -7,6 +7,7 @@ mod agent;
 mod api_key;
 mod assembly;
 mod client;
+mod host;
 mod late;
 mod logging;
 mod options;
@@ -38,6 +39,12 @@ enum Verb {
     Ps(list::ListOptions),
     /// Lists hosts.
     Hosts(list::ListOptions),
+    /// Has a host take nothing new.
+    Cordon(host::HostOptions),
+    /// Has a host take new instances again, also one that is being drained.
+    Uncordon(host::HostOptions),
+    /// Empties a host: what may move (onHostLoss is `move`) goes to other hosts.
+    Drain(host::DrainOptions),
     /// Supervises one instance (run by stampede-instance@.service).
     #[command(hide = true)]
     Supervise(Supervise),
@@ -55,6 +62,9 @@ pub fn main() -> ExitCode {
         Verb::ApiKey(verb) => client::block_on(api_key::run(verb)),
         Verb::Ps(options) => client::block_on(list::instances(options)),
         Verb::Hosts(options) => client::block_on(list::hosts(options)),
+        Verb::Cordon(options) => client::block_on(host::cordon(options)),
+        Verb::Uncordon(options) => client::block_on(host::uncordon(options)),
+        Verb::Drain(options) => client::block_on(host::drain(options)),
         Verb::Supervise(options) => return agent::supervise(&options),
         Verb::NetworkDriver(options) => agent::network_driver(options),
     };

@@ -25,6 +25,9 @@ pub struct Host {
     /// Whether it takes new instances.
     #[serde(default)]
     pub cordoned: bool,
+    /// That it is being emptied, or was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
     /// As its configuration has them; what counts is [`Host::labels`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -62,6 +65,40 @@ pub struct Capacity {
     pub cpu_millis: u64,
     pub memory_mb: u64,
     pub disk_mb: u64,
+}
+
+/// That what may move is to leave a host, and how far that is. It takes nothing new meanwhile and after.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Drain {
+    pub since: Timestamp,
+    /// As many instances may be on their way at once.
+    pub at_once: usize,
+    /// Those that stay are stopped, and started again when the host is activated.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stop_staying: bool,
+    /// For the end of this boot: with the next one it is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Whether it took nothing new before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub was_cordoned: bool,
+    /// Instances on their way: told to leave, and not yet running elsewhere.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub moving: BTreeSet<u64>,
+    pub moved: usize,
+    pub left: usize,
+    pub message: String,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+impl Drain {
+    /// In percent.
+    fn progress(&self) -> u8 {
+        let all = self.moved + self.left + self.moving.len();
+        (self.moved * 100).checked_div(all).and_then(|part| u8::try_from(part).ok()).unwrap_or(0)
+    }
 }
 
 /// How much of a host may be promised, in hundredths of what it has.
@@ -123,11 +160,13 @@ impl Host {
 
     /// As the API shows it. `alive` is its liveness record, if its lease lives.
     pub fn resource(&self, alive: Option<&Alive>) -> Resource {
-        let state = match (alive, self.cordoned) {
-            (None, _) => State::Disconnected,
-            (Some(_), true) => State::Inactive,
-            (Some(_), false) => State::Active,
+        let state = match (alive, self.cordoned, &self.drain) {
+            (None, ..) => State::Disconnected,
+            (Some(_), _, Some(drain)) if !drain.done => State::Draining,
+            (Some(_), true, _) => State::Inactive,
+            (Some(_), false, _) => State::Active,
         };
+        let draining = self.drain.as_ref().filter(|_| state == State::Draining);
         let mut fields = Map::new();
         fields.insert("hostname".into(), json!(self.name));
         fields.insert("computeTotal".into(), json!(self.capacity.cpu_millis));
@@ -147,9 +186,9 @@ impl Host {
             removed: None,
             remove_time: None,
             state,
-            transitioning: Transitioning::No,
-            transitioning_message: None,
-            transitioning_progress: None,
+            transitioning: if draining.is_some() { Transitioning::Yes } else { Transitioning::No },
+            transitioning_message: self.drain.as_ref().map(|drain| drain.message.clone()),
+            transitioning_progress: draining.map(Drain::progress),
             generation: 0,
             data: Map::new(),
             fields,

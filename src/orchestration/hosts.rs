@@ -2,9 +2,11 @@
 //!
 //! A host's record is its own ([`crate::membership::record::Host`]); only these few things in it are the operator's.
 
-use super::orchestrator::{Orchestrator, invalid, written};
+use super::orchestrator::{Orchestrator, invalid, todo, written};
+use super::record::Todo;
 use super::{ServiceError, Written};
-use crate::membership::record::{Alive, Host};
+use crate::membership::record::{Alive, Drain, Host};
+use crate::resource::types::host_drain;
 use crate::resource::validation::Invalid;
 use crate::resource::{State, constraint};
 use crate::store::{Entry, Operation, Outcome, Transaction, decode, encode, key};
@@ -14,6 +16,8 @@ use std::collections::BTreeMap;
 
 /// Tries against the host's own writes.
 const TRIES: usize = 8;
+/// As many leave a drained host at once, unless told.
+const AT_ONCE: u64 = 4;
 
 /// A block's record, as far as it matters here.
 #[derive(Deserialize)]
@@ -21,16 +25,22 @@ struct Block {
     host: String,
 }
 
-struct Found {
-    host: Host,
-    entry: Entry,
-    alive: Option<Alive>,
+pub(super) struct Found {
+    pub host: Host,
+    pub entry: Entry,
+    pub alive: Option<Alive>,
 }
 
 impl Found {
     fn state(&self) -> State {
         self.host.resource(self.alive.as_ref()).state
     }
+}
+
+/// `host`, to be emptied as `asked`.
+fn drained(host: &Host, asked: &Drain) -> Host {
+    let was_cordoned = host.cordoned;
+    Host { cordoned: true, drain: Some(Drain { was_cordoned, ..asked.clone() }), ..host.clone() }
 }
 
 impl Orchestrator {
@@ -62,11 +72,23 @@ impl Orchestrator {
         .await
     }
 
-    pub(super) async fn act_on_host(&self, id: u64, action: &str) -> Result<Written, ServiceError> {
+    pub(super) async fn act_on_host(
+        &self,
+        id: u64,
+        action: &str,
+        input: &Map<String, Value>,
+    ) -> Result<Written, ServiceError> {
         match action {
             "activate" | "deactivate" => {
                 let cordoned = action == "deactivate";
-                self.change_host(id, |found| Ok(Host { cordoned, ..found.host.clone() })).await
+                self.change_host(id, |found| Ok(Host { cordoned, drain: None, ..found.host.clone() })).await
+            }
+            "drain" => {
+                let at_once = input.get(host_drain::AT_ONCE).and_then(Value::as_u64).unwrap_or(AT_ONCE);
+                let stop_staying = input.get(host_drain::STOP_STAYING).and_then(Value::as_bool).unwrap_or(false);
+                let asked =
+                    Drain { at_once: usize::try_from(at_once).unwrap_or(usize::MAX), stop_staying, ..self.new_drain() };
+                self.change_host(id, |found| Ok(drained(&found.host, &asked))).await
             }
             "remove" => self.remove_host(id).await,
             _ => {
@@ -76,7 +98,56 @@ impl Orchestrator {
         }
     }
 
-    async fn find_host(&self, id: u64) -> Result<Found, ServiceError> {
+    fn new_drain(&self) -> Drain {
+        Drain { since: self.now(), message: "begins".into(), ..Drain::default() }
+    }
+
+    /// The host goes down: what may move leaves it, until it is down. With its next boot that is over.
+    ///
+    /// # Errors
+    /// As for any change of a host.
+    pub async fn drain_for_shutdown(&self, id: u64) -> Result<(), ServiceError> {
+        let boot_id = Some(self.environment().identity.boot_id.clone());
+        // All that fit at once: there is little time.
+        let asked = Drain { at_once: usize::MAX, boot_id, ..self.new_drain() };
+        self.change_host(id, |found| match &found.host.drain {
+            Some(_) => Ok(found.host.clone()),
+            None => Ok(drained(&found.host, &asked)),
+        })
+        .await?;
+        self.drive_host(id).await
+    }
+
+    /// Takes a drain back that was for the end of a boot; of any but the present one, unless that too is `over`.
+    ///
+    /// # Errors
+    /// As for any change of a host.
+    pub async fn end_shutdown(&self, id: u64, over: bool) -> Result<(), ServiceError> {
+        let present = &self.environment().identity.boot_id;
+        self.change_host(id, |found| {
+            let mut host = found.host.clone();
+            if let Some(drain) = &found.host.drain
+                && let Some(boot_id) = &drain.boot_id
+                && (over || boot_id != present)
+            {
+                host.cordoned = drain.was_cordoned;
+                host.drain = None;
+            }
+            Ok(host)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// How a drain stands: whether it is done, and in words; `None` where there is none.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn drain_of(&self, id: u64) -> Result<Option<(bool, String)>, ServiceError> {
+        Ok(self.find_host(id).await?.host.drain.map(|drain| (drain.done, drain.message)))
+    }
+
+    pub(super) async fn find_host(&self, id: u64) -> Result<Found, ServiceError> {
         for entry in self.store().range(&key::hosts()).await?.entries {
             let host: Host = decode(&entry)?;
             if host.id == id {
@@ -101,9 +172,15 @@ impl Orchestrator {
                 return Ok(written(row, found.entry.mod_revision));
             }
             let key = &found.entry.key;
-            let transaction = Transaction::new()
+            let mut transaction = Transaction::new()
                 .unchanged(key, found.entry.mod_revision)
                 .then(Operation::put(key, encode(key, &host)?));
+            if host.drain != found.host.drain {
+                // Its shard's owner goes on with it, whoever that will be.
+                let todo = todo("host", id);
+                let entry = Todo { not_before: self.now(), room: false };
+                transaction = transaction.then(Operation::put(&todo, encode(&todo, &entry)?));
+            }
             let outcome = self.store().commit(transaction).await?;
             if outcome.succeeded {
                 return Ok(written(row, outcome.revision));
@@ -161,11 +238,15 @@ mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::membership::Hosts;
+    use crate::orchestration::lifecycle::Observation;
     use crate::placement::Placer;
+    use crate::placement::record::token;
+    use crate::resource::Resource;
     use crate::store::Store;
     use crate::store::embedded::Embedded;
     use serde_json::json;
     use std::sync::Arc;
+    use std::time::Duration;
 
     async fn put(store: &Arc<dyn Store>, key: String, value: Value) {
         let operation = Operation::put(&key, encode(&key, &value).unwrap());
@@ -192,10 +273,117 @@ mod tests {
     async fn a_host_is_closed_to_new_instances_and_opened_again() {
         let (_, orchestrator) = cluster().await;
         let state = |written: Written| written.resources[0].state;
-        assert_eq!(state(orchestrator.act_on_host(7, "deactivate").await.unwrap()), State::Inactive);
-        assert_eq!(state(orchestrator.act_on_host(7, "activate").await.unwrap()), State::Active);
-        assert!(matches!(orchestrator.act_on_host(8, "activate").await, Err(ServiceError::NotFound)));
-        assert!(matches!(orchestrator.act_on_host(7, "purge").await, Err(ServiceError::ActionNotAvailable { .. })));
+        assert_eq!(state(orchestrator.act_on_host(7, "deactivate", &Map::new()).await.unwrap()), State::Inactive);
+        assert_eq!(state(orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap()), State::Active);
+        assert!(matches!(orchestrator.act_on_host(8, "activate", &Map::new()).await, Err(ServiceError::NotFound)));
+        assert!(matches!(
+            orchestrator.act_on_host(7, "purge", &Map::new()).await,
+            Err(ServiceError::ActionNotAvailable { .. })
+        ));
+    }
+
+    async fn row(store: &Arc<dyn Store>, id: u64) -> Resource {
+        decode(&store.get(&key::resource("instance", id)).await.unwrap().entry.unwrap()).unwrap()
+    }
+
+    async fn put_instance(store: &Arc<dyn Store>, id: u64, loss: &str) {
+        let row = json!({"id": id, "kind": "container", "uuid": format!("u{id}"), "created": 5, "state": "running",
+            "generation": 1, "hostName": "h1", "hostId": 7, "desired": "running", "networkIds": [1], "onHostLoss": loss});
+        put(store, key::resource("instance", id), row).await;
+        let claim = json!({"id": id, "uuid": format!("u{id}"), "generation": 1});
+        put(store, key::on("h1", &format!("1i{id}")), claim).await;
+    }
+
+    /// What the instance's host does and says of it.
+    async fn seen(store: &Arc<dyn Store>, orchestrator: &Orchestrator, host: &str, id: u64, seen: Observation) {
+        let on = store.get(&key::on(host, &format!("1i{id}"))).await.unwrap().entry.unwrap();
+        let entry = store.get(&key::resource("instance", id)).await.unwrap().entry.unwrap();
+        orchestrator.observed(host, token(1, on.create_revision), &entry, &seen).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_drained_host_loses_what_may_move_and_only_that() {
+        let (store, orchestrator) = cluster().await;
+        let host = json!({"id": 8, "uuid": "u2", "name": "h2", "identity": "i", "machineId": "n", "created": 5,
+            "capabilities": ["container"], "capacity": {"cpuMillis": 1000, "memoryMb": 100, "diskMb": 100}});
+        put_instance(&store, 5, "move").await;
+        put_instance(&store, 6, "stay").await;
+        let asked = orchestrator.act_on_host(7, "drain", &Map::new()).await.unwrap();
+        assert_eq!(asked.resources[0].state, State::Draining);
+        let todos = store.range(&format!("{}todo/", key::ROOT)).await.unwrap().entries;
+        assert_eq!(todos.len(), 1, "whoever comes after this agent finds it");
+
+        // Nobody to take it: it goes on running, and the host says why it is not empty.
+        orchestrator.drive("host", 7).await.unwrap();
+        assert_eq!(row(&store, 5).await.state, State::Running);
+        let (_, message) = orchestrator.drain_of(7).await.unwrap().unwrap();
+        assert!(message.contains("1i5 has no place to go to"), "{message}");
+
+        put(&store, key::host("h2"), host).await;
+        let alive = json!({"identity": "i", "incarnation": 1, "bootId": "b", "address": "a:2"});
+        put(&store, key::alive("h2"), alive).await;
+        for _ in 0..100 {
+            orchestrator.drive("host", 7).await.unwrap();
+            if row(&store, 5).await.state == State::Stopping {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(row(&store, 5).await.state, State::Stopping);
+        seen(&store, &orchestrator, "h1", 5, Observation::Stopped).await;
+        // Its own placing may be under way besides; one of them does it.
+        for _ in 0..100 {
+            let _ = orchestrator.drive("instance", 5).await;
+            if row(&store, 5).await.get::<String>("hostName").is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(row(&store, 5).await.get::<String>("hostName").as_deref(), Some("h2"));
+        orchestrator.drive("host", 7).await.unwrap();
+        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|(done, _)| done), Some(false), "it does not run yet");
+        let up = Observation::Running { external_id: "c".into(), started_at: 1 };
+        seen(&store, &orchestrator, "h2", 5, up).await;
+        orchestrator.drive("host", 7).await.unwrap();
+        let (done, message) = orchestrator.drain_of(7).await.unwrap().unwrap();
+        assert!(done, "{message}");
+        assert_eq!(message, "drained: 1 moved, 1 stay (onHostLoss)");
+        assert_eq!(row(&store, 6).await.state, State::Running);
+        assert!(store.range(&format!("{}todo/", key::ROOT)).await.unwrap().entries.is_empty());
+        let back = orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
+        assert_eq!((back.resources[0].state, back.resources[0].transitioning_message.clone()), (State::Active, None));
+    }
+
+    #[tokio::test]
+    async fn what_stays_is_stopped_where_that_is_asked_and_started_after() {
+        let (store, orchestrator) = cluster().await;
+        put_instance(&store, 6, "stay").await;
+        let input = json!({"stopStaying": true}).as_object().unwrap().clone();
+        orchestrator.act_on_host(7, "drain", &input).await.unwrap();
+        orchestrator.drive("host", 7).await.unwrap();
+        assert_eq!(row(&store, 6).await.state, State::Stopping);
+        seen(&store, &orchestrator, "h1", 6, Observation::Stopped).await;
+        orchestrator.drive("host", 7).await.unwrap();
+        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|(done, _)| done), Some(true));
+        orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
+        orchestrator.drive("host", 7).await.unwrap();
+        assert_eq!(row(&store, 6).await.state, State::Starting);
+    }
+
+    #[tokio::test]
+    async fn a_drain_for_a_reboot_is_over_with_the_next_boot() {
+        let (_, orchestrator) = cluster().await;
+        orchestrator.act_on_host(7, "deactivate", &Map::new()).await.unwrap();
+        let cordoned = async || orchestrator.find_host(7).await.unwrap().state() == State::Inactive;
+        orchestrator.drain_for_shutdown(7).await.unwrap();
+        orchestrator.end_shutdown(7, false).await.unwrap();
+        assert!(orchestrator.drain_of(7).await.unwrap().is_some(), "this boot's own");
+        orchestrator.end_shutdown(7, true).await.unwrap();
+        assert!(orchestrator.drain_of(7).await.unwrap().is_none() && cordoned().await, "as it was before");
+        // One that an operator asked for stays, whatever boot it is.
+        orchestrator.act_on_host(7, "drain", &Map::new()).await.unwrap();
+        orchestrator.end_shutdown(7, true).await.unwrap();
+        assert!(orchestrator.drain_of(7).await.unwrap().is_some());
     }
 
     #[tokio::test]
@@ -214,12 +402,18 @@ mod tests {
     #[tokio::test]
     async fn only_a_host_that_is_gone_and_empty_is_removed_with_what_it_held() {
         let (store, orchestrator) = cluster().await;
-        assert!(matches!(orchestrator.act_on_host(7, "remove").await, Err(ServiceError::Conflict(_))), "it lives");
+        assert!(
+            matches!(orchestrator.act_on_host(7, "remove", &Map::new()).await, Err(ServiceError::Conflict(_))),
+            "it lives"
+        );
         store.commit(Transaction::new().then(Operation::delete(key::alive("h1")))).await.unwrap();
         put(&store, key::on("h1", "1i5"), json!({"id": 5, "uuid": "x", "generation": 1})).await;
-        assert!(matches!(orchestrator.act_on_host(7, "remove").await, Err(ServiceError::Conflict(_))), "it has work");
+        assert!(
+            matches!(orchestrator.act_on_host(7, "remove", &Map::new()).await, Err(ServiceError::Conflict(_))),
+            "it has work"
+        );
         store.commit(Transaction::new().then(Operation::delete(key::on("h1", "1i5")))).await.unwrap();
-        let removed = orchestrator.act_on_host(7, "remove").await.unwrap();
+        let removed = orchestrator.act_on_host(7, "remove", &Map::new()).await.unwrap();
         assert_eq!(removed.resources[0].state, State::Removed);
         let left = store.range("/stampede/v1/").await.unwrap().entries;
         let keys: Vec<&str> = left.iter().map(|entry| entry.key.as_str()).collect();

@@ -29,6 +29,9 @@ pub const GRACE: Duration = Duration::from_secs(1);
 const AFTER_STOP: &str = "afterStop";
 const AFTER_STOP_REMOVE: &str = "remove";
 const AFTER_STOP_DEALLOCATE: &str = "deallocate";
+const AFTER_STOP_MOVE: &str = "move";
+/// That it was stopped because its host was drained, and is to be started when that is over.
+const STOPPED_BY_DRAIN: &str = "stoppedByDrain";
 /// That no host had room for it: it is tried again when there may be some.
 const WAITS_FOR_ROOM: &str = "waitsForRoom";
 
@@ -103,6 +106,7 @@ pub fn ask(
             asked.enter(State::Starting);
             want(&mut asked, Desired::Running);
             asked.set(AFTER_STOP, Value::Null);
+            asked.set(STOPPED_BY_DRAIN, Value::Null);
             asked.set(WAITS_FOR_ROOM, Value::Null);
         }
         "stop" => {
@@ -132,6 +136,37 @@ pub fn ask(
         _ => return Err(refused()),
     }
     Ok(asked)
+}
+
+/// Away from its host, to another one: down, given up, and up again wherever there is room. `None` where it is not up.
+pub fn move_away(instance: &Resource) -> Option<Resource> {
+    down_for_a_while(instance, |next| next.set(AFTER_STOP, AFTER_STOP_MOVE))
+}
+
+/// Down, until its host is no longer drained. `None` where it is not up.
+pub fn stop_for_drain(instance: &Resource) -> Option<Resource> {
+    down_for_a_while(instance, |next| next.set(STOPPED_BY_DRAIN, true))
+}
+
+fn down_for_a_while(instance: &Resource, mark: impl FnOnce(&mut Resource)) -> Option<Resource> {
+    let up = placed(instance) && instance::desired(instance) == Desired::Running;
+    up.then(|| {
+        let mut next = instance.clone();
+        next.enter(State::Stopping);
+        want(&mut next, Desired::Stopped);
+        mark(&mut next);
+        next
+    })
+}
+
+/// Whether it is on its way off its host.
+pub fn moving_away(instance: &Resource) -> bool {
+    instance.get::<String>(AFTER_STOP).as_deref() == Some(AFTER_STOP_MOVE)
+}
+
+/// Whether it is down only because its host is drained.
+pub fn stopped_by_drain(instance: &Resource) -> bool {
+    instance.get(STOPPED_BY_DRAIN).unwrap_or(false)
 }
 
 /// Down first, where it may be up.
@@ -251,12 +286,16 @@ fn settle(instance: &mut Resource, now: Timestamp) {
 
 /// Whether the claim is to be given up now that it is down.
 pub fn to_deallocate(instance: &Resource) -> bool {
-    instance.get::<String>(AFTER_STOP).as_deref() == Some(AFTER_STOP_DEALLOCATE)
+    instance.get::<String>(AFTER_STOP).as_deref() == Some(AFTER_STOP_DEALLOCATE) || moving_away(instance)
 }
 
-/// Given up: another host may have it at its next start.
+/// Given up: another host may have it at its next start, which is at once where it is moving.
 pub fn deallocated(instance: &Resource) -> Resource {
     let mut free = instance.clone();
+    if moving_away(instance) && instance.state == State::Stopped {
+        free.enter(State::Starting);
+        want(&mut free, Desired::Running);
+    }
     for field in [AFTER_STOP, instance::HOST, instance::HOST_NAME, instance::ADDRESS, instance::EXTERNAL_ID] {
         free.set(field, Value::Null);
     }

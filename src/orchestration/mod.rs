@@ -10,6 +10,7 @@
 //! takes what a host saw; [`todo`] drives what waits for a time or was left behind by an agent that died.
 
 mod creation;
+mod drain;
 mod hosts;
 mod image;
 pub mod lifecycle;

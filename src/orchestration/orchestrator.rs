@@ -37,7 +37,7 @@ struct Inner {
     placer: Placer,
 }
 
-fn todo(base: &str, id: u64) -> String {
+pub(super) fn todo(base: &str, id: u64) -> String {
     key::todo(key::shard(base, id), base, id)
 }
 
@@ -113,7 +113,7 @@ impl Orchestrator {
     }
 
     /// Reads, changes and writes it; again where it changed meanwhile.
-    async fn change(
+    pub(super) async fn change(
         &self,
         base: &str,
         id: u64,
@@ -159,6 +159,9 @@ impl Orchestrator {
 
     /// Does what time or an interrupted agent left to do for it, until there is nothing more.
     pub async fn drive(&self, base: &str, id: u64) -> Result<(), ServiceError> {
+        if base == "host" {
+            return self.drive_host(id).await;
+        }
         for _ in 0..TRIES {
             let (current, entry) = match self.read(base, id).await {
                 Ok(found) => found,
@@ -194,13 +197,13 @@ impl Orchestrator {
         Ok(())
     }
 
-    async fn forget_todo(&self, base: &str, id: u64) -> Result<(), ServiceError> {
+    pub(super) async fn forget_todo(&self, base: &str, id: u64) -> Result<(), ServiceError> {
         self.0.store.commit(Transaction::new().then(Operation::delete(todo(base, id)))).await?;
         Ok(())
     }
 
     /// [`Self::drive`], besides what was asked; what fails there is found again in `todo/`.
-    fn drive_besides(&self, id: u64) {
+    pub(super) fn drive_besides(&self, id: u64) {
         let orchestrator = self.clone();
         tokio::spawn(async move {
             if let Err(error) = orchestrator.drive(instance::BASE, id).await {
@@ -260,7 +263,7 @@ impl Service for Orchestrator {
     async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
         let now = self.now();
         if base == "host" {
-            return self.act_on_host(id, action).await;
+            return self.act_on_host(id, action, &input).await;
         }
         if base != instance::BASE {
             return self.change(base, id, |current| lifecycle::act_plain(base, current, action, now)).await;

@@ -59,8 +59,14 @@ impl Orchestrator {
             let free = lifecycle::to_deallocate(&next) && next.state == State::Stopped;
             if next.state == State::Purged || free {
                 let next = if free { lifecycle::deallocated(&next) } else { next };
+                let homeless = lifecycle::drive(&next, now) == lifecycle::Next::Place;
                 match self.given_up(host, token, &current, entry.mod_revision, next).await {
-                    Ok(()) => return Ok(true),
+                    Ok(()) => {
+                        if homeless {
+                            self.drive_besides(id);
+                        }
+                        return Ok(true);
+                    }
                     Err(ReleaseError::Conflict { .. } | ReleaseError::Contended) => continue,
                     Err(ReleaseError::NotHeld { .. }) => return Err(StatusError::ClaimLost),
                     Err(ReleaseError::Store(error)) => return Err(error.into()),

@@ -196,6 +196,8 @@ impl Shard {
     async fn attend(&mut self, key: &str, now: Timestamp) {
         let waits = self.mirror.get(key).is_some_and(|item| item.value.room);
         let pause = self.tried.get(key).map_or(AGAIN, |(_, pause)| (*pause * 2).min(LONGEST));
+        // A host being drained is looked at again as long as something is on its way.
+        let pause = if key.starts_with("host/") { AGAIN } else { pause };
         let pause = if waits { NO_ROOM } else { pause };
         self.tried.insert(key.to_owned(), (now.after(self.environment.jitter(pause)), pause));
         let Some((base, Ok(id))) = key.split_once('/').map(|(base, id)| (base, id.parse())) else {

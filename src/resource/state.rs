@@ -56,6 +56,8 @@ states! {
     /// A host whose lease has ended.
     Disconnected = "disconnected",
     Reconnecting = "reconnecting",
+    /// A host that what may move is leaving.
+    Draining = "draining",
 }
 
 impl State {

@@ -10,7 +10,8 @@
 //! update      active → updating-active → active; inactive → updating-inactive → inactive
 //! ```
 //! Instances say start and stop, and name their states after that: registering is creating, inactive stopped, active
-//! running, and so on; they add restart and migrate, both running → … → running. A host that is cut off can be removed.
+//! running, and so on; they add restart and migrate, both running → … → running. A host adds drain, active|inactive →
+//! draining → inactive; one that is cut off can be removed.
 
 use super::State;
 use super::instance;
@@ -27,9 +28,9 @@ const fn row(action: &'static str, from: &'static [State], through: State, to: S
 }
 
 use State::{
-    Activating, Active, Creating, Deactivating, Disconnected, Inactive, Migrating, Purged, Purging, Registering,
-    Removed, Removing, Requested, Restarting, Restoring, Running, Starting, Stopped, Stopping, UpdatingActive,
-    UpdatingInactive, UpdatingRunning, UpdatingStopped,
+    Activating, Active, Creating, Deactivating, Disconnected, Draining, Inactive, Migrating, Purged, Purging,
+    Registering, Removed, Removing, Requested, Restarting, Restoring, Running, Starting, Stopped, Stopping,
+    UpdatingActive, UpdatingInactive, UpdatingRunning, UpdatingStopped,
 };
 
 const PLAIN: &[Row] = &[
@@ -38,7 +39,7 @@ const PLAIN: &[Row] = &[
     row("deactivate", &[Active, Activating, UpdatingActive, UpdatingInactive], Deactivating, Inactive),
     row(
         "remove",
-        &[Requested, Inactive, Activating, Deactivating, Registering, UpdatingActive, UpdatingInactive, Disconnected],
+        &[Requested, Inactive, Activating, Deactivating, Registering, UpdatingActive, UpdatingInactive],
         Removing,
         Removed,
     ),
@@ -46,6 +47,17 @@ const PLAIN: &[Row] = &[
     row("purge", &[Removed], Purging, Purged),
     row("update", &[Active], UpdatingActive, Active),
     row("update", &[Inactive], UpdatingInactive, Inactive),
+];
+
+const HOST: &[Row] = &[
+    row("activate", &[Inactive, Registering, Draining], Activating, Active),
+    row("deactivate", &[Active, Activating, Draining], Deactivating, Inactive),
+    row("drain", &[Active, Inactive], Draining, Inactive),
+    row("remove", &[Requested, Inactive, Activating, Deactivating, Registering, Disconnected], Removing, Removed),
+    row("restore", &[Removed], Restoring, Inactive),
+    row("purge", &[Removed], Purging, Purged),
+    row("update", &[Active], UpdatingActive, Active),
+    row("update", &[Inactive, Draining], UpdatingInactive, Inactive),
 ];
 
 const INSTANCE: &[Row] = &[
@@ -67,7 +79,11 @@ const INSTANCE: &[Row] = &[
 ];
 
 fn table(base: &str) -> &'static [Row] {
-    if base == instance::BASE { INSTANCE } else { PLAIN }
+    match base {
+        instance::BASE => INSTANCE,
+        "host" => HOST,
+        _ => PLAIN,
+    }
 }
 
 /// The state that `action` leads through, where it is possible in `state`.

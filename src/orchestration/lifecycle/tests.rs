@@ -121,6 +121,32 @@ fn restored_before_the_purge_it_stays() {
 }
 
 #[test]
+fn moving_it_goes_down_is_given_up_and_waits_for_another_host() {
+    let running = instance(State::Running, Desired::Running);
+    let stopping = move_away(&running).unwrap();
+    assert_eq!((stopping.state, instance::desired(&stopping)), (State::Stopping, Desired::Stopped));
+    assert!(to_deallocate(&stopping) && moving_away(&stopping));
+    assert_eq!(move_away(&stopping), None, "told once");
+    let stopped = seen(&stopping, &Observation::Stopped);
+    let free = deallocated(&stopped);
+    assert_eq!((free.state, instance::desired(&free)), (State::Starting, Desired::Running));
+    assert!(!placed(&free) && !moving_away(&free));
+    assert_eq!(drive(&free, NOW), Next::Place);
+    // Removed on its way, it does not come up again.
+    let removing = ask(&stopping, "remove", &Map::new(), NOW).unwrap();
+    assert!(!to_deallocate(&removing));
+}
+
+#[test]
+fn stopped_for_a_drain_it_is_started_after() {
+    let stopping = stop_for_drain(&instance(State::Running, Desired::Running)).unwrap();
+    let stopped = seen(&stopping, &Observation::Stopped);
+    assert!(stopped_by_drain(&stopped) && placed(&stopped));
+    assert!(!stopped_by_drain(&asked(&stopped, "start")));
+    assert_eq!(stop_for_drain(&stopped), None);
+}
+
+#[test]
 fn what_is_not_possible_is_refused() {
     let running = instance(State::Running, Desired::Running);
     for action in ["start", "restore", "purge", "nonsense"] {

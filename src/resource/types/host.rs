@@ -1,7 +1,7 @@
 //! A machine with an agent. Hosts make themselves known; nobody creates them over the API.
 
-use super::columns::{COMMON, IDENTITY, OWNER, PUBLIC, actions};
-use crate::resource::declaration::{Field, Form, Link, LinkPath, Type};
+use super::columns::{COMMON, IDENTITY, OWNER, PUBLIC, action};
+use crate::resource::declaration::{Action, Field, Form, Link, LinkPath, Type};
 
 const STATE: &[Field] = &[Field::one_of(
     "state",
@@ -10,6 +10,7 @@ const STATE: &[Field] = &[Field::one_of(
         "active",
         "deactivating",
         "disconnected",
+        "draining",
         "inactive",
         "purged",
         "purging",
@@ -49,7 +50,16 @@ pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, STATE, PUBLIC, OWN, ADDED],
     collection_methods: &["GET"],
     resource_methods: &["GET", "PUT", "DELETE"],
-    actions: actions!("host"),
+    actions: &[
+        action("activate", "host"),
+        action("create", "host"),
+        action("deactivate", "host"),
+        Action { name: "drain", input: Some("hostDrain"), output: "host" },
+        action("purge", "host"),
+        action("remove", "host"),
+        action("restore", "host"),
+        action("update", "host"),
+    ],
     links: &[
         Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
         Link {

@@ -9,6 +9,7 @@ mod container;
 mod credential;
 mod error;
 mod host;
+pub mod host_drain;
 mod host_only_network;
 mod image;
 mod instance;
@@ -30,6 +31,7 @@ pub const ALL: &[&Type] = &[
     &credential::TYPE,
     &error::TYPE,
     &host::TYPE,
+    &host_drain::TYPE,
     &host_only_network::TYPE,
     &image::TYPE,
     &instance::TYPE,
