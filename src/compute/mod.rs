@@ -118,6 +118,18 @@ impl Observed {
     }
 }
 
+/// Ends what was found of an instance that is not to run. What was made and never started goes: the agent may be starting
+/// it at this moment, and what is gone cannot start behind our back.
+pub async fn halt(driver: &dyn Driver, found: &Observed, grace: Duration) -> Result<(), Error> {
+    if found.running {
+        driver.stop(&found.external_id, grace).await
+    } else if found.started_at.is_none() {
+        driver.remove(&found.external_id).await
+    } else {
+        Ok(())
+    }
+}
+
 /// Whether the daemon can be relied on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {

@@ -3,7 +3,7 @@
 use super::chain;
 use super::plan::{Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
-use crate::compute::{self, Driver, supervisor};
+use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
 use crate::network::Network;
 use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
@@ -218,6 +218,7 @@ impl Instances {
         while let Some(step) = steps.next() {
             // That it starts is told while it starts: the store's answer is not waited for first.
             if matches!(step, Step::Say(_)) && steps.next_if_eq(&Step::StartUnit).is_some() {
+                self.begin(seen);
                 let (said, started) =
                     tokio::join!(self.apply(id, seen, current, step), self.apply(id, seen, current, Step::StartUnit));
                 said?;
@@ -227,6 +228,32 @@ impl Instances {
             }
         }
         Ok(acted)
+    }
+
+    /// Makes and starts the container of a first start beside systemd, which takes longer to bring up its supervisor than
+    /// Docker to make it; the supervisor finds it and goes on from there. Where it fails, the supervisor does it and says
+    /// why it cannot. What is stopped meanwhile is ended by [`halt`].
+    fn begin(&self, seen: &Seen) {
+        let Some(wanted) = seen.wanted.as_ref().filter(|_| seen.ledger.is_none()) else { return };
+        let (driver, assignment) = (self.driver.clone(), wanted.assignment.clone());
+        tokio::spawn(async move {
+            let begun = async {
+                let created = driver.ensure_created(&assignment).await?;
+                if created.running { Ok(()) } else { driver.start(&created.external_id).await }
+            };
+            if let Err(error) = begun.await {
+                tracing::debug!(instance = assignment.id, error = chain(&error), "left to its supervisor");
+            }
+        });
+    }
+
+    /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
+    async fn stop(&self, id: &str) -> Result<(), LookError> {
+        self.supervision.stop(id, STOP_PATIENCE).await?;
+        if let Some(found) = self.driver.observe(id).await? {
+            halt(&*self.driver, &found, supervisor::GRACE).await?;
+        }
+        Ok(())
     }
 
     /// Does one step. True where it may have changed what is there.
@@ -239,7 +266,7 @@ impl Instances {
                 tokio::task::spawn_blocking(move || ledger.put_assignment(&assignment)).await??;
             }
             Step::ForgetReport => self.ledger.forget_report(id)?,
-            Step::StopUnit => drop(self.supervision.stop(id, STOP_PATIENCE).await?),
+            Step::StopUnit => self.stop(id).await?,
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
             // that is asked for meanwhile is heard.
             Step::StartUnit => drop(self.supervision.start(id, START_PATIENCE).await?),

@@ -19,7 +19,7 @@ mod time;
 pub use network::{ManagedNetwork, NETWORK};
 
 use super::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
-use crate::environment::Environment;
+use crate::environment::{Backoff, Environment};
 use crate::resource::assignment::{Assignment, Token, Workload};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
@@ -153,7 +153,8 @@ impl Driver for Docker {
         let Workload::Container(container) = &assignment.workload;
         let slices = self.0.daemon.facts(self).await?.slices;
         let name = request::name(&assignment.id, container);
-        // Some rounds, for one with our name that is just being removed.
+        // Some rounds, for one with our name that is just being made by another of us, or removed.
+        let mut backoff = Backoff::new(&self.0.environment, Duration::from_millis(10), Duration::from_millis(500));
         for round in 0..20 {
             if let Some(found) = self.find(&assignment.id, Some(&assignment.uuid)).await?
                 && let Some(created) = self.adopt(assignment, &found).await?
@@ -181,7 +182,7 @@ impl Driver for Docker {
                         return Err(Error::Foreign(name));
                     }
                     _ if round == 19 => return Err(error),
-                    _ => tokio::time::sleep(self.0.environment.jitter(Duration::from_millis(200))).await,
+                    _ => backoff.wait().await,
                 },
                 Err(error) => return Err(error),
             }

@@ -4,7 +4,7 @@ use super::decide::{self, Action, Beginning, Machine};
 use super::journal::Journal;
 use super::output::Follower;
 use super::{Options, Output};
-use crate::compute::{Created, Driver, End, Error, Health, Observed};
+use crate::compute::{Created, Driver, End, Error, Health, Observed, halt};
 use crate::environment::Backoff;
 use crate::resource::assignment::{Assignment, Desired};
 use crate::store::ledger::{EndReason, Phase};
@@ -136,6 +136,7 @@ impl Supervisor {
             return Err(self.ended(End::removed()).await);
         };
         let started_at = running.started_at.unwrap_or_default();
+        self.journal.time("look");
         self.journal.report(Phase::Running { external_id: running.external_id.clone(), started_at });
         self.output = Some(AbortOnDropHandle::new(tokio::spawn(
             Follower {
@@ -447,9 +448,7 @@ impl Supervisor {
         let id = &self.assignment.id;
         let ours = |found: &Observed| found.uuid == self.assignment.uuid;
         let Some(found) = self.driver.observe(id).await?.filter(ours) else { return Ok(End::default()) };
-        if found.running {
-            self.driver.stop(&found.external_id, self.options.grace).await?;
-        }
+        halt(&*self.driver, &found, self.options.grace).await?;
         Ok(self.driver.observe(id).await?.filter(ours).map(|found| found.end()).unwrap_or_default())
     }
 }
