@@ -14,7 +14,8 @@ class Power(LabTest):
         for row in rows:
             now = self.api.container(row)
             self.assertEqual((now["hostId"], now["primaryIpAddress"]), (row["hostId"], row["primaryIpAddress"]))
-            self.assertTrue(self.docker(now)["State"]["Running"])
+            # What was last heard of it was that it runs: that it does so again is seen where it is.
+            wait_for(f"{row['id']} to run again", 60, lambda row=now: self.docker(row)["State"]["Running"])
         for host in HOSTS:
             there = host.containers(everything=True)
             self.assertEqual({one for one in there if one in self.made}, {row["id"] for row in [*rows, *besides] if self.host_of(row).name == host.name})
