@@ -15,6 +15,10 @@ use std::path::PathBuf;
 /// Fields of ours that the original does not have.
 const ADDED: &[(&str, &str)] = &[
     ("container", "hostId"),
+    ("container", "hostLossGraceSeconds"),
+    ("container", "onHostLoss"),
+    ("instance", "hostLossGraceSeconds"),
+    ("instance", "onHostLoss"),
     ("container", "memoryLimitMb"),
     ("instance", "hostId"),
     ("container", "affinity"),

@@ -6,6 +6,7 @@
 //! revisions in the store.
 
 use crate::environment::Environment;
+use crate::membership::lost::Lost;
 use crate::membership::record::{Alive, Host};
 use crate::resource::{Resource, types};
 use crate::store::mirror::{Freshness, Mirror};
@@ -57,7 +58,7 @@ struct Kept {
 enum Source {
     Resources(Mirror<Resource>),
     /// A host's own record, and whether it lives.
-    Hosts(Mirror<Host>, Mirror<Alive>),
+    Hosts(Mirror<Host>, Mirror<Alive>, Mirror<Lost>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -169,6 +170,7 @@ impl Cache {
                 Source::Hosts(
                     Mirror::start(store.clone(), environment, key::hosts()),
                     Mirror::start(store.clone(), environment, key::all_alive()),
+                    Mirror::start(store.clone(), environment, key::all_lost()),
                 )
             } else {
                 Source::Resources(Mirror::start(store.clone(), environment, key::resources(base)))
@@ -209,21 +211,23 @@ impl Source {
     async fn listed(&self, limit: Duration) -> bool {
         match self {
             Self::Resources(mirror) => mirror.listed(limit).await,
-            Self::Hosts(hosts, alive) => hosts.listed(limit).await && alive.listed(limit).await,
+            Self::Hosts(hosts, alive, lost) => {
+                hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
+            }
         }
     }
 
     async fn reached(&self, revision: Revision, limit: Duration) -> bool {
         match self {
             Self::Resources(mirror) => mirror.reached(revision, limit).await,
-            Self::Hosts(hosts, _) => hosts.reached(revision, limit).await,
+            Self::Hosts(hosts, ..) => hosts.reached(revision, limit).await,
         }
     }
 
     fn freshness(&self) -> Freshness {
         match self {
             Self::Resources(mirror) => mirror.freshness(),
-            Self::Hosts(hosts, alive) => {
+            Self::Hosts(hosts, alive, _) => {
                 let (hosts, alive) = (hosts.freshness(), alive.freshness());
                 Freshness {
                     revision: hosts.revision.min(alive.revision),
@@ -242,13 +246,20 @@ impl Source {
             Self::Resources(mirror) => {
                 mirror.view().values().map(|item| &item.value).filter(|row| keep(row)).cloned().collect()
             }
-            Self::Hosts(hosts, alive) => {
-                let alive = alive.view();
+            Self::Hosts(hosts, alive, lost) => {
+                let (alive, lost) = (alive.view(), lost.view());
                 let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
                 hosts
                     .view()
                     .values()
-                    .map(|item| item.value.resource(living(&item.value).map(|item| item.value.as_ref())))
+                    .map(|item| {
+                        let (host, alive) = (&item.value, living(&item.value));
+                        let mut row = host.resource(alive.map(|item| item.value.as_ref()));
+                        if let (None, Some(lost)) = (alive, lost.get(&host.name)) {
+                            lost.value.show(&mut row);
+                        }
+                        row
+                    })
                     .filter(|row| keep(row))
                     .map(Arc::new)
                     .collect()

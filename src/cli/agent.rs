@@ -2,7 +2,7 @@
 
 use super::options::{AgentOptions, NetworkDriverOptions, UpOptions};
 use super::{assembly, logging};
-use crate::compute::supervisor::command::{Supervise, supervise as stand_by};
+use crate::compute::supervisor::command::{self, Supervise, supervise as stand_by};
 use crate::environment::Environment;
 use crate::host::config::{Config, ConfigError};
 use crate::membership::JoinError;
@@ -64,6 +64,15 @@ fn exit(result: Result<()>) -> ExitCode {
 pub fn supervise(options: &Supervise) -> ExitCode {
     logging::start_plain();
     match stand_by(options) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => exit(Err(error.into())),
+    }
+}
+
+/// `stampede fence`: what must not run twice is ended where its supervisor cannot do it any more.
+pub fn fence(options: &Supervise) -> ExitCode {
+    logging::start_plain();
+    match command::fence(options) {
         Ok(code) => ExitCode::from(code),
         Err(error) => exit(Err(error.into())),
     }

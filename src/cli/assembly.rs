@@ -10,15 +10,18 @@
 use super::late::LateService;
 use crate::api;
 use crate::compute::docker::Docker;
-use crate::compute::supervisor;
+use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
 use crate::host::config::{Config, ConfigError};
 use crate::host::description::store_addresses;
+use crate::host::exclusive::{self, Exclusives};
 use crate::host::instances::Instances;
 use crate::host::watch::Watch;
+use crate::membership::peers::NoPeers;
 use crate::membership::{Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, ensure_cluster};
 use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
+use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
@@ -169,6 +172,7 @@ async fn supervision(
             stop,
             output: supervisor::Output::Trace,
             grace: supervisor::GRACE,
+            fencing: supervisor::Fencing { killer: Arc::new(Cgroups::default()), place: Place::Thread },
         };
         let driver = Arc::new(docker.clone());
         Box::pin(async move { supervisor::run(&id, driver, options).await })
@@ -270,6 +274,7 @@ impl Agent {
             run_dir: config.run_directory.clone(),
             ttl: config.lease_ttl(),
             place: Place::Thread,
+            exclusive: !self.store.single_host() && exclusive::any(&self.ledger),
         })
         .await?;
         seed::seed(self.store.as_ref(), &self.environment).await?;
@@ -303,7 +308,18 @@ impl Agent {
             host.clone(),
             self.hosts.alive().clone(),
         );
+        let _failover = Failover::start(failover::Settings {
+            orchestrator: orchestrator.clone(),
+            store: self.store.clone(),
+            environment: self.environment.clone(),
+            host: host.clone(),
+            hosts: self.hosts.clone(),
+            peers: Arc::new(NoPeers),
+            ttl: self.config.lease_ttl(),
+        });
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
+        let killer = Arc::new(Cgroups::default());
+        let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
             host,
             environment: self.environment,
@@ -314,6 +330,7 @@ impl Agent {
             driver: Arc::new(self.docker),
             network,
             cluster_generation: generation,
+            exclusives,
             run_directory: self.config.run_directory,
             beats: self.beats,
         });

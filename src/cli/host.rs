@@ -1,4 +1,4 @@
-//! `stampede cordon`, `uncordon` and `drain`.
+//! `stampede cordon`, `uncordon`, `drain`, and an operator's word about a host that is gone.
 
 use super::client::Target;
 use super::list::{rows, text};
@@ -28,6 +28,34 @@ pub struct DrainOptions {
     /// Returns at once; `stampede hosts` shows how far it is.
     #[arg(long)]
     no_wait: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum HostVerb {
+    /// Takes a host that is gone out of the cluster.
+    Remove(RemoveOptions),
+    /// Has what moves from a host that is gone moved now, whatever holds it back.
+    Failover(HostOptions),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RemoveOptions {
+    #[command(flatten)]
+    host: HostOptions,
+    /// It still has instances, and never comes back: what moves is started elsewhere at once, the rest is stopped for good
+    /// there and can be started anew. Be sure that it is off.
+    #[arg(long)]
+    force: bool,
+}
+
+pub async fn say(verb: HostVerb) -> Result<()> {
+    let (options, action, input) = match verb {
+        HostVerb::Remove(options) => (options.host, "remove", json!({ "force": options.force })),
+        HostVerb::Failover(options) => (options, "failover", json!({})),
+    };
+    let row = options.act(action, Some(&input)).await?;
+    println!("{}: {}", options.host, text(&row, "state"));
+    Ok(())
 }
 
 /// Takes nothing new from now on.

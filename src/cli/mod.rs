@@ -45,9 +45,15 @@ enum Verb {
     Uncordon(host::HostOptions),
     /// Empties a host: what may move (onHostLoss is `move`) goes to other hosts.
     Drain(host::DrainOptions),
+    /// What there is to say about one host: remove, failover.
+    #[command(subcommand)]
+    Host(host::HostVerb),
     /// Supervises one instance (run by stampede-instance@.service).
     #[command(hide = true)]
     Supervise(Supervise),
+    /// Ends one instance that must not run twice and is past its deadline (run by stampede-instance@.service).
+    #[command(hide = true)]
+    Fence(Supervise),
     /// Answers Docker for the managed network (run by stampede-network.service).
     #[command(hide = true, name = "network-driver")]
     NetworkDriver(options::NetworkDriverOptions),
@@ -65,7 +71,9 @@ pub fn main() -> ExitCode {
         Verb::Cordon(options) => client::block_on(host::cordon(options)),
         Verb::Uncordon(options) => client::block_on(host::uncordon(options)),
         Verb::Drain(options) => client::block_on(host::drain(options)),
+        Verb::Host(verb) => client::block_on(host::say(verb)),
         Verb::Supervise(options) => return agent::supervise(&options),
+        Verb::Fence(options) => return agent::fence(&options),
         Verb::NetworkDriver(options) => agent::network_driver(options),
     };
     match result {

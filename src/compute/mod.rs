@@ -202,6 +202,11 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Whether the daemon can be relied on. Never makes systemd start it.
     async fn health(&self) -> Health;
 
+    /// Whether what it starts stands in the instance's slice, as far as is known without asking.
+    fn in_slices(&self) -> bool {
+        false
+    }
+
     /// Whether something that is found ended may have been ended by a daemon that went away: the present one was started
     /// after it, and daemons do not leave it running. `None` where that cannot be told.
     async fn outlived(&self, observed: &Observed) -> Result<Option<bool>, Error>;

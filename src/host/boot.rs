@@ -10,7 +10,7 @@ use std::time::Duration;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Starts what the ledger says was to run and whose supervisor is not there. What ended by itself, or was stopped by an
-/// administrator before the cluster heard of it, stays down.
+/// administrator before the cluster heard of it, stays down; and so does what may run on another host by now.
 pub async fn start_known(ledger: &Ledger, supervision: &dyn Supervision) {
     let assignments = match ledger.assignments() {
         Ok((found, _)) => found,
@@ -19,7 +19,7 @@ pub async fn start_known(ledger: &Ledger, supervision: &dyn Supervision) {
             return;
         }
     };
-    let wanted = assignments.into_iter().filter(|known| known.desired == Desired::Running);
+    let wanted = assignments.into_iter().filter(|known| known.desired == Desired::Running && known.exclusive.is_none());
     let starts = wanted.map(|known| async move {
         match supervision.state(&known.id).await {
             Ok(state) if state.alive() => {}

@@ -1,6 +1,7 @@
 //! The loop over this host's instances: fetch, plan, apply, look again.
 
 use super::chain;
+use super::exclusive::Exclusives;
 use super::plan::{Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use crate::compute::{self, Driver, halt, supervisor};
@@ -8,8 +9,8 @@ use crate::environment::Environment;
 use crate::network::Network;
 use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
 use crate::placement::record::{Claim, token};
-use crate::resource::assignment::{Desired, Token};
-use crate::resource::{Resource, instance};
+use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
+use crate::resource::{Resource, identifier, instance};
 use crate::store::ledger::{self, Ledger, Report};
 use crate::store::mirror::{Item, Mirror};
 use crate::store::{self, Entry, Store, decode, key};
@@ -50,6 +51,7 @@ pub struct Instances {
     /// `None` on a host without the managed network.
     pub network: Option<Network>,
     pub cluster_generation: u64,
+    pub exclusives: Exclusives,
     /// Where supervisors keep what may be lost with the boot.
     pub run_directory: PathBuf,
     /// Grows with each turn of the loop: the watchdog's sign of progress.
@@ -87,6 +89,8 @@ impl Instances {
                 return;
             }
         }
+        self.exclusives.begin(&self.ledger);
+        let mut lives = self.exclusives.lives();
         self.known().await.into_iter().for_each(|id| queue.wake(id));
         loop {
             queue.start(|id| self.clone().look_logged(claims.clone(), id));
@@ -98,6 +102,7 @@ impl Instances {
                     Some(Change::Resync) => self.known().await.into_iter().for_each(|id| queue.wake(id)),
                     None => return,
                 },
+                () = lives.next() => self.exclusives.all().into_iter().for_each(|id| queue.wake(id)),
                 () = queue.step() => {}
                 _ = pulse.tick() => {}
             }
@@ -175,7 +180,7 @@ impl Instances {
         let ledger = self.ledger.assignment(id)?;
         let report =
             self.ledger.report(id)?.filter(|report: &Report| report.boot_id == self.environment.identity.boot_id);
-        let (mut wanted, mut tombstone, mut current) = (None, false, None);
+        let (mut wanted, mut tombstone, mut elsewhere, mut current) = (None, false, false, None);
         if let Some(claim) = claim {
             let token = token(self.cluster_generation, claim.create_revision);
             let Some(entry) = row else { return Ok(None) };
@@ -185,22 +190,35 @@ impl Instances {
             if resource.uuid != claim.value.uuid || host.as_deref() != Some(self.host.as_str()) {
                 return Ok(None);
             }
-            wanted = Some(self.wanted(&resource, token));
+            let Some(exclusive) = self.exclusives.allowed(id, &resource, token, ledger.as_ref()).await? else {
+                return Ok(None);
+            };
+            wanted = Some(self.wanted(&resource, token, exclusive));
             current = Some(Current { token, entry });
         } else if let Some(ledger) = &ledger {
             tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
+            elsewhere = self.is_elsewhere(ledger).await?;
         }
-        Ok(Some((Seen { wanted, tombstone, ledger, report, unit: unit(state) }, current)))
+        Ok(Some((Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state) }, current)))
     }
 
-    fn wanted(&self, resource: &Resource, token: Token) -> Wanted {
+    /// Whether its row says that it is on another host, or on none.
+    async fn is_elsewhere(&self, known: &Assignment) -> Result<bool, LookError> {
+        let Some(number) = identifier::parse(instance::BASE, &known.id) else { return Ok(false) };
+        let Some(entry) = self.store.get(&key::resource(instance::BASE, number)).await?.entry else { return Ok(false) };
+        let resource: Resource = decode(&entry)?;
+        let host = resource.get::<String>(instance::HOST_NAME);
+        Ok(resource.uuid == known.uuid && host.as_deref() != Some(self.host.as_str()))
+    }
+
+    fn wanted(&self, resource: &Resource, token: Token, exclusive: Option<Exclusive>) -> Wanted {
         let address = resource
             .get::<Ipv4Addr>(instance::ADDRESS)
             .and_then(|address| self.network.as_ref().map(|network| network.managed(address)));
         let image_uuid = resource.get::<String>(instance::IMAGE_UUID).unwrap_or_default();
         let image = workload::docker_reference(&image_uuid).unwrap_or_default().to_owned();
         Wanted {
-            assignment: workload::assignment(resource, token, image, address),
+            assignment: workload::assignment(resource, token, image, address, exclusive),
             purge: instance::desired(resource) == Desired::Purged,
             deallocate: lifecycle::to_deallocate(resource),
         }
@@ -269,7 +287,10 @@ impl Instances {
             Step::StopUnit => self.stop(id).await?,
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
             // that is asked for meanwhile is heard.
-            Step::StartUnit => drop(self.supervision.start(id, START_PATIENCE).await?),
+            Step::StartUnit => {
+                self.exclusives.lift(id);
+                drop(self.supervision.start(id, START_PATIENCE).await?);
+            }
             Step::RemoveWorkload => {
                 let observed = self.driver.observe(id).await?;
                 if let Some(observed) = &observed {
@@ -279,6 +300,7 @@ impl Instances {
             }
             Step::ForgetLedger => {
                 self.ledger.forget(id)?;
+                self.exclusives.forget(id);
                 supervisor::forget(&self.run_directory, id);
                 self.supervision.forget(id).await?;
                 return Ok(false);

@@ -4,9 +4,11 @@
 //! in a pure function ([`plan`]), **apply**, and look again ([`instances`]). What wakes it: its claims in the store, its
 //! units' changes, and a timer where something failed. With no store, it does nothing but keep what runs.
 
+pub mod answer;
 pub mod boot;
 pub mod config;
 pub mod description;
+pub mod exclusive;
 pub mod instances;
 pub mod plan;
 mod queue;

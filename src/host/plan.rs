@@ -36,6 +36,8 @@ pub struct Seen {
     pub wanted: Option<Wanted>,
     /// With no claim: whether it was purged, and may be taken away.
     pub tombstone: bool,
+    /// With no claim: whether the cluster says that it is on another host, or on none.
+    pub elsewhere: bool,
     pub ledger: Option<Assignment>,
     /// Its supervisor's last word, of this boot only.
     pub report: Option<Report>,
@@ -74,15 +76,19 @@ pub fn plan(seen: &Seen) -> Vec<Step> {
 }
 
 fn unclaimed(seen: &Seen) -> Vec<Step> {
-    match (&seen.ledger, seen.tombstone) {
-        (None, _) => Vec::new(),
-        (Some(_), true) => {
-            let mut steps = down(seen);
-            steps.extend([Step::RemoveWorkload, Step::ForgetLedger]);
-            steps
-        }
-        (Some(_), false) => vec![Step::Quarantine],
+    let Some(known) = &seen.ledger else { return Vec::new() };
+    let exclusive = known.exclusive.is_some();
+    let mut steps = Vec::new();
+    if seen.tombstone || seen.elsewhere || exclusive {
+        steps.extend(down(seen));
     }
+    if seen.tombstone || (seen.elsewhere && exclusive) {
+        steps.extend([Step::RemoveWorkload, Step::ForgetLedger]);
+    } else {
+        // What was taken from a host by force may have left its data there: that is for people to decide.
+        steps.push(Step::Quarantine);
+    }
+    steps
 }
 
 fn down(seen: &Seen) -> Vec<Step> {
@@ -151,9 +157,14 @@ fn start(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
         steps.push(Step::ForgetReport);
     }
     steps.extend(ledger(seen, wanted));
-    steps.push(Step::Say(Observation::Starting { message: None }));
+    steps.push(Step::Say(Observation::Starting { message: seen.report.as_ref().and_then(fenced) }));
     steps.push(Step::StartUnit);
     steps
+}
+
+fn fenced(report: &Report) -> Option<String> {
+    let fenced = matches!(report.phase, Phase::Ended { reason: EndReason::Fenced, .. });
+    fenced.then(|| "its host could not reach the cluster in time, so it was ended there".to_owned())
 }
 
 fn running_report(report: &Report) -> Option<Observation> {

@@ -10,9 +10,9 @@
 //! ```
 //! Killing takes time as well, so it begins a tenth of F early ([`lead`]).
 //!
-//! Within one lease the deadline may be trusted however late it is read: a keepalive that was confirmed proves that the
-//! lease, and with it the claim, never went away. A deadline under *another* lease proves nothing to who did not look
-//! before its own deadline: see [`look`].
+//! It is bound to one *life* of the host: the create_revision of its `alive/`. Within one life the deadline may be trusted
+//! however late it is read: a confirmation proves that `alive/`, and with it each claim, never went away. A deadline of
+//! *another* life proves nothing to who did not look before its own deadline: see [`look`].
 
 use super::identity::{self, Error};
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub fn lead(ttl: Duration) -> Duration {
 /// A deadline, as published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// The lease that was kept alive.
-    pub lease: i64,
+    /// The create_revision of `alive/<host>`.
+    pub life: i64,
     /// On CLOCK_BOOTTIME, the lead already taken off.
     pub deadline: Duration,
 }
@@ -52,19 +52,26 @@ impl Fence {
 /// `Some`: it may go on until then. `None`: it must end.
 pub fn look(own: Fence, found: Option<Fence>, now: Duration) -> Option<Fence> {
     match found {
-        // The lease never went away.
-        Some(found) if found.lease == own.lease && found.holds(now) => Some(found),
-        // Another lease, taken while the old deadline was not over: nobody can have taken anything over in between.
-        Some(found) if found.lease != own.lease && own.holds(now) && found.holds(now) => Some(found),
+        // It never went away.
+        Some(found) if found.life == own.life && found.holds(now) => Some(found),
+        // Another life, begun while the old deadline was not over: nobody can have taken anything over in between.
+        Some(found) if found.life != own.life && own.holds(now) && found.holds(now) => Some(found),
         _ => own.holds(now).then_some(own),
     }
+}
+
+/// `fence/<host>`: its F, for those who take over from it. Written with each `alive/`, and there longer than that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wait {
+    pub wait_millis: u64,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record {
     boot_id: String,
-    lease: i64,
+    life: i64,
     deadline_millis: u64,
 }
 
@@ -85,7 +92,7 @@ impl DeadlineFile {
         let bytes = std::fs::read(&self.path).ok()?;
         let record: Record = serde_json::from_slice(&bytes).ok()?;
         let deadline = Duration::from_millis(record.deadline_millis);
-        (record.boot_id == self.boot_id).then_some(Fence { lease: record.lease, deadline })
+        (record.boot_id == self.boot_id).then_some(Fence { life: record.life, deadline })
     }
 
     /// # Errors
@@ -93,7 +100,7 @@ impl DeadlineFile {
     pub fn write(&self, fence: Fence) -> Result<(), Error> {
         // Rounded down.
         let deadline_millis = super::lease::millis(fence.deadline);
-        let record = Record { boot_id: self.boot_id.clone(), lease: fence.lease, deadline_millis };
+        let record = Record { boot_id: self.boot_id.clone(), life: fence.life, deadline_millis };
         let failed = |source| Error::File { action: "write", path: self.path.clone(), source };
         identity::replace(&self.path, &serde_json::to_vec(&record).map_err(|error| failed(error.into()))?)
     }
@@ -104,8 +111,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn fence(lease: i64, seconds: u64) -> Fence {
-        Fence { lease, deadline: Duration::from_secs(seconds) }
+    fn fence(life: i64, seconds: u64) -> Fence {
+        Fence { life, deadline: Duration::from_secs(seconds) }
     }
 
     #[test]
@@ -116,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_same_lease_excuses_a_late_look() {
+    fn only_the_same_life_excuses_a_late_look() {
         let at = Duration::from_secs;
         let own = fence(5, 10);
         assert_eq!(look(own, Some(fence(5, 14)), at(12)), Some(fence(5, 14)));
@@ -130,10 +137,10 @@ mod tests {
     proptest! {
         #[test]
         fn past_every_deadline_nothing_goes_on(
-            lease in 0..3_i64, own in 0..100_u64, found in proptest::option::of((0..3_i64, 0..100_u64)), now in 0..100_u64
+            life in 0..3_i64, own in 0..100_u64, found in proptest::option::of((0..3_i64, 0..100_u64)), now in 0..100_u64
         ) {
-            let found = found.map(|(lease, seconds)| fence(lease, seconds));
-            let own = fence(lease, own);
+            let found = found.map(|(life, seconds)| fence(life, seconds));
+            let own = fence(life, own);
             let now = Duration::from_secs(now);
             if let Some(allowed) = look(own, found, now) {
                 prop_assert!(allowed.holds(now));

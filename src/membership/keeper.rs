@@ -11,13 +11,14 @@
 //! and `alive/` comes back with the next incarnation; what runs on the host is not touched by any of it. The loop runs on
 //! a thread with a runtime and a connection of its own, so that an agent busy elsewhere does not lose its lease.
 
+use super::fence::{self, DeadlineFile, Fence, Wait};
 use super::identity;
 use super::lease::{LeaseFile, LeaseRecord, millis};
 use super::patience::Patience;
 use super::record::Alive;
 use super::register::JoinError;
 use crate::environment::{Backoff, Environment};
-use crate::store::{self, Entry, Error, LeaseId, Operation, Store, Transaction, key};
+use crate::store::{self, Entry, Error, LeaseId, Operation, Revision, Store, Transaction, key};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,6 +71,10 @@ pub(super) struct Keeper {
     pub file: LeaseFile,
     pub ttl: Duration,
     pub liveness: watch::Sender<Liveness>,
+    /// Whether anything exclusive is run: then keepalives come so often that the fence's deadline moves on in time.
+    pub exclusive: watch::Receiver<bool>,
+    pub deadline_file: DeadlineFile,
+    pub fence: watch::Sender<Option<Fence>>,
     pub _locks: Vec<File>,
 }
 
@@ -78,6 +83,8 @@ pub(super) struct Keeper {
 struct Held {
     lease: LeaseId,
     incarnation: u64,
+    /// The create_revision of `alive/`.
+    life: Revision,
     deadline: Duration,
 }
 
@@ -153,13 +160,21 @@ impl Keeper {
 
     /// Never ends.
     async fn keep(&self, store: &dyn Store, held: &mut Held) {
-        let interval = self.ttl / 3;
-        let mut backoff = Backoff::new(&self.environment, (interval / 8).min(Duration::from_millis(200)), interval);
+        let mut exclusive = self.exclusive.clone();
+        let mut interval = self.interval();
+        let mut backoff = self.patience(interval);
         let mut told = false;
         let mut audited = self.environment.clock.boottime();
         let mut wait = interval;
         loop {
-            tokio::time::sleep(self.until_deadline(held).map_or(wait, |left| wait.min(left))).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.until_deadline(held).map_or(wait, |left| wait.min(left))) => {}
+                // Nobody who could say so any more: this is about to end.
+                Ok(()) = exclusive.changed() => {
+                    interval = self.interval();
+                    backoff = self.patience(interval);
+                }
+            }
             self.look_at_deadline(held);
             let result = match self.confirm(store, held).await {
                 Ok(()) if self.environment.clock.boottime().saturating_sub(audited) >= AUDIT => {
@@ -192,17 +207,57 @@ impl Keeper {
         }
     }
 
+    fn interval(&self) -> Duration {
+        if *self.exclusive.borrow() { fence::wait(self.ttl) / 4 } else { self.ttl / 3 }
+    }
+
+    fn patience(&self, interval: Duration) -> Backoff {
+        Backoff::new(&self.environment, (interval / 8).min(Duration::from_millis(200)), interval)
+    }
+
     /// One keepalive. It has less than the usual limit, so that a late answer does not hide that the deadline passed.
     async fn confirm(&self, store: &dyn Store, held: &mut Held) -> Result<(), Error> {
         let sent = self.environment.clock.boottime();
-        let limit = (self.ttl / 3).max(Duration::from_secs(1));
-        let ttl = match tokio::time::timeout(limit, store.keep_alive(held.lease)).await {
+        let exclusive = *self.exclusive.borrow();
+        let limit = match exclusive {
+            true => (fence::wait(self.ttl) / 3).max(Duration::from_millis(300)),
+            false => (self.ttl / 3).max(Duration::from_secs(1)),
+        };
+        let confirmed = async {
+            if !exclusive {
+                return store.keep_alive(held.lease).await;
+            }
+            // A lease may live whose key was deleted by hand, and who takes over goes by the key.
+            let key = key::alive(&self.name);
+            let (ttl, alive) = futures::try_join!(store.keep_alive(held.lease), store.get(&key))?;
+            match alive.entry {
+                Some(entry) if entry.create_revision == held.life => Ok(ttl),
+                _ => Err(Error::LeaseGone(held.lease)),
+            }
+        };
+        let ttl = match tokio::time::timeout(limit, confirmed).await {
             Ok(answer) => answer?,
             Err(_) => return Err(Error::Unavailable { message: format!("no answer within {limit:?}") }),
         };
         held.deadline = sent + ttl;
+        if exclusive {
+            self.put_fence(*held, sent, ttl);
+        }
         self.publish(*held, ttl);
         Ok(())
+    }
+
+    /// Nothing exclusive is started or goes on but for this.
+    fn put_fence(&self, held: Held, sent: Duration, ttl: Duration) {
+        // A lease that an agent with other settings took may be longer or shorter; the others wait by its shorter F.
+        let ttl = ttl.min(self.ttl);
+        let fence = Fence { life: held.life.0, deadline: sent + fence::wait(ttl).saturating_sub(fence::lead(ttl)) };
+        match self.deadline_file.write(fence) {
+            Ok(()) => drop(self.fence.send_replace(Some(fence))),
+            Err(error) => {
+                tracing::error!(%error, "what is exclusive ends soon: the fence's deadline cannot be written")
+            }
+        }
     }
 
     /// Whether `alive/` is still there, under our lease.
@@ -318,7 +373,8 @@ impl Keeper {
         lease: LeaseId,
         alive: Alive,
     ) -> Result<Option<Held>, JoinError> {
-        let mut held = Held { lease, incarnation: alive.incarnation, deadline: Duration::ZERO };
+        let mut held =
+            Held { lease, incarnation: alive.incarnation, life: entry.create_revision, deadline: Duration::ZERO };
         match self.confirm(store, &mut held).await {
             Ok(()) => {}
             Err(Error::LeaseGone(_)) => {
@@ -359,9 +415,20 @@ impl Keeper {
         let put = Operation::Put { key: key.clone(), value: store::encode(&key, &alive)?, lease: Some(lease) };
         // Counted before it is used: a number may be left out, none comes twice.
         identity::put_incarnation(&self.state, incarnation)?;
-        match store.commit(Transaction::new().absent(&key).then(put)).await {
+        // With the same stroke nobody takes anything over any more: who began to finds another life, or this one.
+        let fence_key = key::fence(&self.name);
+        let wait = Wait { wait_millis: millis(fence::wait(self.ttl)) };
+        let transaction = Transaction::new()
+            .absent(&key)
+            .then(put)
+            .then(Operation::put(&fence_key, store::encode(&fence_key, &wait)?))
+            .then(Operation::delete(key::lost(&self.name)));
+        match store.commit(transaction).await {
             Ok(outcome) if outcome.succeeded => {
-                let held = Held { lease, incarnation, deadline: sent + ttl };
+                let held = Held { lease, incarnation, life: outcome.revision, deadline: sent + ttl };
+                if *self.exclusive.borrow() {
+                    self.put_fence(held, sent, ttl);
+                }
                 self.publish(held, ttl);
                 tracing::info!(lease = lease.0, incarnation, "the host is alive");
                 Ok(Some(held))

@@ -8,6 +8,7 @@
 //! Stopping an agent never ends its lease: what runs keeps running, and a restart is nobody's business. Only
 //! [`Membership::leave`] does.
 
+mod clearance;
 pub mod cluster;
 pub mod counter;
 mod demand;
@@ -16,6 +17,7 @@ mod hosts;
 pub mod identity;
 mod keeper;
 pub mod lease;
+pub mod lost;
 mod patience;
 pub mod peers;
 pub mod record;
@@ -30,6 +32,7 @@ pub use register::{HostDescription, JoinError};
 
 use crate::environment::Environment;
 use crate::store::{self, Store};
+use fence::{DeadlineFile, Fence};
 use futures::future::BoxFuture;
 use keeper::{Command, Keeper};
 use lease::LeaseFile;
@@ -93,6 +96,8 @@ pub struct Join {
     pub run_dir: PathBuf,
     pub ttl: Duration,
     pub place: Place,
+    /// Whether this host has exclusive work from before: what its ledger says.
+    pub exclusive: bool,
 }
 
 /// This host in the cluster. Cheap to clone; keepalives end with the last clone, the lease does not.
@@ -108,6 +113,8 @@ struct Shared {
     identity: String,
     host: watch::Sender<Arc<Host>>,
     liveness: watch::Receiver<Liveness>,
+    exclusive: watch::Sender<bool>,
+    fence: watch::Receiver<Option<Fence>>,
     commands: mpsc::Sender<Command>,
     ttl: Duration,
 }
@@ -119,7 +126,7 @@ impl Membership {
     /// # Errors
     /// Where this host may not join: the error says what to do.
     pub async fn join(join: Join) -> Result<Self, JoinError> {
-        let Join { store, keepalive, environment, description, state_dir, run_dir, ttl, place } = join;
+        let Join { store, keepalive, environment, description, state_dir, run_dir, ttl, place, exclusive } = join;
         if !register::is_name(&description.name) {
             return Err(JoinError::Name(description.name));
         }
@@ -138,6 +145,8 @@ impl Membership {
             }
         };
         let (liveness, seen) = watch::channel(Liveness::Joining);
+        let (exclusive, asked) = watch::channel(exclusive);
+        let (fence, fenced) = watch::channel(None);
         let (commands, orders) = mpsc::channel(1);
         let (joined, first) = oneshot::channel();
         let keeper = Keeper {
@@ -149,6 +158,9 @@ impl Membership {
             file: LeaseFile::new(&run_dir),
             ttl,
             liveness,
+            exclusive: asked,
+            deadline_file: DeadlineFile::new(&run_dir, &environment.identity.boot_id),
+            fence,
             _locks: locks,
         };
         spawn(place, keeper, keepalive, joined, orders)?;
@@ -160,6 +172,8 @@ impl Membership {
                 identity: own_identity,
                 host: watch::Sender::new(Arc::new(host)),
                 liveness: seen,
+                exclusive,
+                fence: fenced,
                 commands,
                 ttl,
             }),

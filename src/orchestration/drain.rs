@@ -47,7 +47,7 @@ impl Guest {
             Self::Leaving
         } else if instance::desired(instance) != Desired::Running {
             Self::Down
-        } else if instance.get::<String>("onHostLoss").as_deref() == Some("move") {
+        } else if instance::is_exclusive(instance) {
             Self::Movable
         } else {
             Self::Staying

@@ -5,6 +5,7 @@
 use super::orchestrator::{Orchestrator, invalid, todo, written};
 use super::record::Todo;
 use super::{ServiceError, Written};
+use crate::membership::lost::Word;
 use crate::membership::record::{Alive, Drain, Host};
 use crate::resource::types::host_drain;
 use crate::resource::validation::Invalid;
@@ -90,7 +91,11 @@ impl Orchestrator {
                     Drain { at_once: usize::try_from(at_once).unwrap_or(usize::MAX), stop_staying, ..self.new_drain() };
                 self.change_host(id, |found| Ok(drained(&found.host, &asked))).await
             }
+            "remove" if input.get("force").and_then(Value::as_bool).unwrap_or(false) => {
+                self.say_of_host(id, Word::Remove).await
+            }
             "remove" => self.remove_host(id).await,
+            "failover" => self.say_of_host(id, Word::Move).await,
             _ => {
                 let state = self.find_host(id).await?.state();
                 Err(ServiceError::ActionNotAvailable { action: action.to_owned(), state })
@@ -190,7 +195,7 @@ impl Orchestrator {
     }
 
     /// Takes a host that is gone, and runs nothing, out of the cluster.
-    async fn remove_host(&self, id: u64) -> Result<Written, ServiceError> {
+    pub(super) async fn remove_host(&self, id: u64) -> Result<Written, ServiceError> {
         let found = self.find_host(id).await?;
         let name = found.host.name.clone();
         if found.alive.is_some() {
@@ -201,7 +206,7 @@ impl Orchestrator {
         let claims = self.store().range(&key::all_on(&name)).await?.entries.len();
         if claims > 0 {
             return Err(ServiceError::Conflict(format!(
-                "{claims} instances are on {name}: purge them, or bring it back; they are nowhere else"
+                "{claims} instances are on {name}: purge them, bring it back, or remove it by force (stampede host remove --force {name})"
             )));
         }
         let outcome = self.take_out(&found, &name).await?;
@@ -220,6 +225,8 @@ impl Orchestrator {
             .unchanged(&found.entry.key, found.entry.mod_revision)
             .then(Operation::delete(&found.entry.key))
             .then(Operation::delete(key::mesh(name)))
+            .then(Operation::delete(key::lost(name)))
+            .then(Operation::delete(key::fence(name)))
             .then(Operation::delete(key::alloc(name)))
             .then(Operation::delete(key::uuid(&found.host.uuid)))
             .then(Operation::delete(key::name("machine", &found.host.machine_id)));

@@ -302,6 +302,51 @@ pub fn deallocated(instance: &Resource) -> Resource {
     free
 }
 
+/// Its host is gone and it has ended there for certain: free to be placed, or at rest where that was wanted.
+pub fn moved(instance: &Resource, host: &str, now: Timestamp) -> Resource {
+    let mut next = deallocated(instance);
+    match (instance::desired(instance), instance.state) {
+        (Desired::Running, _) => {
+            next.enter(State::Starting);
+            next.transitioning_message = Some(format!("its host {host} is gone: on its way to another"));
+            want(&mut next, Desired::Running);
+            // It was a wish for the beginning; now any of its valid hosts will do.
+            next.set(instance::REQUESTED_HOST, Value::Null);
+        }
+        (Desired::Stopped, _) => return at_rest(instance, now),
+        (Desired::Purged, _) => next.enter(State::Purged),
+    }
+    next
+}
+
+/// Its host was taken out of the cluster by force. It may have data there, so it is not started elsewhere by itself.
+pub fn host_removed(instance: &Resource, host: &str, now: Timestamp) -> Resource {
+    let mut next = deallocated(instance);
+    next.set(instance::REQUESTED_HOST, Value::Null);
+    match instance::desired(instance) {
+        Desired::Running => {
+            want(&mut next, Desired::Stopped);
+            let message = format!(
+                "its host {host} was removed by force, with what it kept there: start it, and it begins anew on another host"
+            );
+            next.fail(State::Stopped, message);
+        }
+        Desired::Stopped => return at_rest(instance, now),
+        Desired::Purged => next.enter(State::Purged),
+    }
+    next
+}
+
+/// What was on its way down has arrived.
+fn at_rest(instance: &Resource, now: Timestamp) -> Resource {
+    let mut down = instance.clone();
+    if instance.state == State::Stopping {
+        settle(&mut down, now);
+    }
+    down.set(instance::REQUESTED_HOST, Value::Null);
+    Resource { generation: instance.generation + 1, ..deallocated(&down) }
+}
+
 /// What its host saw, for the generation it acted on. `None` where that changes nothing, or is overtaken.
 pub fn observe(instance: &Resource, generation: u64, seen: &Observation, now: Timestamp) -> Option<Resource> {
     // The host acted on what is no longer wanted; it is about to see the newer wish and say something better.

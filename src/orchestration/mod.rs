@@ -7,10 +7,12 @@
 //!          host's loop ──observation──► lifecycle (pure) ──► one transaction that compares the claim's token
 //! ```
 //! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
-//! takes what a host saw; [`todo`] drives what waits for a time or was left behind by an agent that died.
+//! takes what a host saw; [`failover`] looks after
+//! what lost hosts ran; [`todo`] drives what waits for a time or was left behind by an agent that died.
 
 mod creation;
 mod drain;
+pub mod failover;
 mod hosts;
 mod image;
 pub mod lifecycle;

@@ -29,6 +29,14 @@ pub enum StatusError {
     Service(#[from] ServiceError),
 }
 
+/// A host that is gone, as it was seen.
+#[derive(Clone, Debug)]
+pub(super) struct Gone {
+    pub host: String,
+    /// The create_revision of its `lost/`: it was gone without a break since then.
+    pub lost: Revision,
+}
+
 impl Orchestrator {
     /// Writes what `host` saw of an instance; `read` is its row as the host last read it. True where that changed something.
     pub async fn observed(
@@ -60,7 +68,7 @@ impl Orchestrator {
             if next.state == State::Purged || free {
                 let next = if free { lifecycle::deallocated(&next) } else { next };
                 let homeless = lifecycle::drive(&next, now) == lifecycle::Next::Place;
-                match self.given_up(host, token, &current, entry.mod_revision, next).await {
+                match self.given_up(host, token, &current, entry.mod_revision, next, Vec::new()).await {
                     Ok(()) => {
                         if homeless {
                             self.drive_besides(id);
@@ -107,6 +115,22 @@ impl Orchestrator {
         Ok(with_todo(transaction, instance::BASE, current, &next, self.environment().clock.now())?)
     }
 
+    /// Takes an instance off a host that is gone, in one transaction with its row as it is to be then.
+    pub(super) async fn taken_off(
+        &self,
+        gone: &Gone,
+        token: Token,
+        current: &Resource,
+        revision: Revision,
+        next: Resource,
+    ) -> Result<(), ReleaseError> {
+        let also = vec![
+            Compare::Absent { key: key::alive(&gone.host) },
+            Compare::CreateRevision { key: key::lost(&gone.host), revision: gone.lost },
+        ];
+        self.given_up(&gone.host, token, current, revision, next, also).await
+    }
+
     /// The new row, without claim, address and share; with a tombstone where it was purged.
     async fn given_up(
         &self,
@@ -115,6 +139,7 @@ impl Orchestrator {
         current: &Resource,
         revision: Revision,
         next: Resource,
+        also: Vec<Compare>,
     ) -> Result<(), ReleaseError> {
         let now = self.environment().clock.now();
         let row = key::resource(instance::BASE, next.id);
@@ -126,7 +151,8 @@ impl Orchestrator {
             transaction = transaction.then(Operation::put(&gone, encode(&gone, &tombstone)?));
         }
         let transaction = with_todo(transaction, instance::BASE, current, &next, now)?;
-        let also = Writes { compares: transaction.compares, operations: transaction.success };
+        let compares = transaction.compares.into_iter().chain(also).collect();
+        let also = Writes { compares, operations: transaction.success };
         let address = current.get::<Ipv4Addr>(instance::ADDRESS).and_then(|address| self.placer().release(address));
         let holding = Holding { id: next.id, host: host.to_owned(), token, address };
         release::release(self.store().as_ref(), self.environment(), &holding, &also).await?;

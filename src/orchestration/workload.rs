@@ -1,11 +1,19 @@
 //! From an instance as it is stored to what its host is to run.
 
-use crate::resource::assignment::{Assignment, Container, Desired, ManagedAddress, Token, Workload};
+use crate::resource::assignment::{Assignment, Container, Desired, Exclusive, ManagedAddress, Token, Workload};
 use crate::resource::{Resource, identifier, instance};
 use std::collections::BTreeMap;
 
 /// The assignment of `resource` under the claim `token`; `address` is its place on the managed network.
-pub fn assignment(resource: &Resource, token: Token, image: String, network: Option<ManagedAddress>) -> Assignment {
+///
+/// `exclusive`: the life of the host in which it may run, where it must not run twice.
+pub fn assignment(
+    resource: &Resource,
+    token: Token,
+    image: String,
+    network: Option<ManagedAddress>,
+    exclusive: Option<Exclusive>,
+) -> Assignment {
     let desired = instance::desired(resource);
     Assignment {
         id: identifier::instance(resource.id),
@@ -15,6 +23,7 @@ pub fn assignment(resource: &Resource, token: Token, image: String, network: Opt
         restarts: resource.get(instance::RESTARTS).unwrap_or(0),
         desired: if desired == Desired::Purged { Desired::Stopped } else { desired },
         on_end: instance::on_end(resource),
+        exclusive,
         workload: Workload::Container(container(resource, image, network.as_ref())),
         network,
     }

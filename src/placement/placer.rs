@@ -130,6 +130,16 @@ impl Placer {
         Err(Error::Unavailable { message: "the hosts could not be listed yet".into() }.into())
     }
 
+    /// What it needs to place something comes into memory.
+    pub fn warm(&self) {
+        drop(self.working.get());
+    }
+
+    /// The cluster's generation, part of every token.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// What makes `address` free again; nothing where there is no managed network.
     pub fn release(&self, address: Ipv4Addr) -> Option<Operation> {
         self.addresses.as_ref().map(|source| source.release(address))

@@ -35,6 +35,24 @@ pub enum OnEnd {
     Remove,
 }
 
+/// What is to become of an instance whose host is gone (`onHostLoss`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnHostLoss {
+    /// It waits for its host.
+    #[default]
+    Stay,
+    /// It is started on another host, and ends here before that: it is exclusive.
+    Move,
+}
+
+/// That an instance must never run twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exclusive {
+    /// The life of the host (the create_revision of its `alive/`) in which it may run; 0 where it was never allowed to.
+    pub life: i64,
+}
+
 /// One ledger file: `/var/lib/stampede/instance/<id>.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,6 +69,9 @@ pub struct Assignment {
     pub desired: Desired,
     #[serde(default)]
     pub on_end: OnEnd,
+    /// It runs no longer than this host's lease is known to live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<Exclusive>,
     pub workload: Workload,
     /// Its place on the managed network; `None` on Docker's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! Fields of instances that agents work with, by name: read and written with [`super::Resource::get`] and `set`.
 
 use super::Resource;
-use super::assignment::{Desired, OnEnd};
+use super::assignment::{Desired, OnEnd, OnHostLoss};
 
 /// Base type: the one under which containers and virtual machines are stored.
 pub const BASE: &str = "instance";
@@ -37,6 +37,10 @@ pub const NETWORK_IDS: &str = "networkIds";
 pub const REQUESTED_HOST: &str = "requestedHostId";
 pub const VALID_HOSTS: &str = "validHostIds";
 pub const TRIGGERED_STOP: &str = "instanceTriggeredStop";
+/// `stay` or `move`.
+pub const ON_HOST_LOSS: &str = "onHostLoss";
+/// How many seconds a host may be gone before what moves is moved.
+pub const HOST_LOSS_GRACE: &str = "hostLossGraceSeconds";
 pub const START_ON_CREATE: &str = "startOnCreate";
 pub const ADDRESS: &str = "primaryIpAddress";
 pub const FIRST_RUNNING: &str = "firstRunning";
@@ -46,6 +50,11 @@ pub const EXTERNAL_ID: &str = "externalId";
 /// What it should be doing.
 pub fn desired(instance: &Resource) -> Desired {
     instance.get(DESIRED).unwrap_or(Desired::Stopped)
+}
+
+/// Whether it moves when its host is gone, and must therefore never run twice.
+pub fn is_exclusive(instance: &Resource) -> bool {
+    instance.get::<OnHostLoss>(ON_HOST_LOSS) == Some(OnHostLoss::Move)
 }
 
 /// What follows when it ends by itself.

@@ -7,6 +7,7 @@
 //! remove      requested|inactive|activating|deactivating|registering|updating-* → removing → removed
 //! restore     removed → restoring → inactive
 //! purge       removed → purging → purged
+//! failover    disconnected → reconnecting → disconnected: a host's, what it ran is moved
 //! update      active → updating-active → active; inactive → updating-inactive → inactive
 //! ```
 //! Instances say start and stop, and name their states after that: registering is creating, inactive stopped, active
@@ -29,8 +30,8 @@ const fn row(action: &'static str, from: &'static [State], through: State, to: S
 
 use State::{
     Activating, Active, Creating, Deactivating, Disconnected, Draining, Inactive, Migrating, Purged, Purging,
-    Registering, Removed, Removing, Requested, Restarting, Restoring, Running, Starting, Stopped, Stopping,
-    UpdatingActive, UpdatingInactive, UpdatingRunning, UpdatingStopped,
+    Reconnecting, Registering, Removed, Removing, Requested, Restarting, Restoring, Running, Starting, Stopped,
+    Stopping, UpdatingActive, UpdatingInactive, UpdatingRunning, UpdatingStopped,
 };
 
 const PLAIN: &[Row] = &[
@@ -43,6 +44,7 @@ const PLAIN: &[Row] = &[
         Removing,
         Removed,
     ),
+    row("failover", &[Disconnected], Reconnecting, Disconnected),
     row("restore", &[Removed], Restoring, Inactive),
     row("purge", &[Removed], Purging, Purged),
     row("update", &[Active], UpdatingActive, Active),

@@ -31,6 +31,17 @@ pub fn alive(host: &str) -> String {
 pub fn all_alive() -> String {
     format!("{ROOT}alive/")
 }
+/// That `host` was seen gone, by whom takes over from it; goes with its next `alive/`.
+pub fn lost(host: &str) -> String {
+    format!("{ROOT}lost/{host}")
+}
+pub fn all_lost() -> String {
+    format!("{ROOT}lost/")
+}
+/// How long who takes over from `host` has to wait.
+pub fn fence(host: &str) -> String {
+    format!("{ROOT}fence/{host}")
+}
 pub fn mesh(host: &str) -> String {
     format!("{ROOT}mesh/{host}")
 }

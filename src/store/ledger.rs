@@ -33,6 +33,8 @@ pub enum EndReason {
     DriverGone,
     /// The machine goes down.
     Shutdown,
+    /// It must not run twice, and nobody knew any more whether another host runs it.
+    Fenced,
 }
 
 /// How far a supervisor is.

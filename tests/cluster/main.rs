@@ -5,6 +5,7 @@
 // All of this is test code, also what stands outside of test functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod failover;
 mod joining;
 mod liveness;
 mod placing;
@@ -77,6 +78,7 @@ fn join(store: &Arc<dyn Store>, environment: &Environment, name: &str, directory
         run_dir: directory.join("run"),
         ttl: Duration::from_secs(2),
         place: Place::Task,
+        exclusive: false,
     }
 }
 

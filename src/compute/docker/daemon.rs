@@ -45,14 +45,10 @@ impl Daemon {
 
     /// Asked once in a daemon's life, where its life can be told.
     pub async fn facts(&self, docker: &Docker) -> Result<Facts, Error> {
-        let started_at = self.started_at();
-        if started_at.is_some()
-            && let Ok(bytes) = std::fs::read(&self.kept)
-            && let Ok(facts) = serde_json::from_slice::<Facts>(&bytes)
-            && facts.started_at == started_at
-        {
+        if let Some(facts) = self.kept() {
             return Ok(facts);
         }
+        let started_at = self.started_at();
         let info = probe(docker).await?;
         let facts = Facts {
             slices: info.cgroup_driver == "systemd" && systemd::booted(),
@@ -61,6 +57,13 @@ impl Daemon {
         };
         self.keep(&facts);
         Ok(facts)
+    }
+
+    /// What somebody found out of this very daemon.
+    pub fn kept(&self) -> Option<Facts> {
+        let started_at = self.started_at()?;
+        let facts: Facts = serde_json::from_slice(&std::fs::read(&self.kept).ok()?).ok()?;
+        (facts.started_at == Some(started_at)).then_some(facts)
     }
 
     /// For the next who asks; who cannot read it asks Docker.

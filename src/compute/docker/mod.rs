@@ -263,6 +263,10 @@ impl Driver for Docker {
         self.0.daemon.health(self).await
     }
 
+    fn in_slices(&self) -> bool {
+        self.0.daemon.kept().is_some_and(|facts| facts.slices)
+    }
+
     async fn outlived(&self, observed: &Observed) -> Result<Option<bool>, Error> {
         let facts = self.0.daemon.facts(self).await?;
         if facts.live_restore {

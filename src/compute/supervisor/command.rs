@@ -1,12 +1,18 @@
 //! `stampede supervise <id>`: the supervisor as a process of its own.
 
-use super::{GRACE, Options, Output, run};
+use super::cgroup::{Cgroups, Killer};
+use super::journal::Journal;
+use super::{Fencing, GRACE, Options, Output, allowed, run};
 use crate::compute::docker::{Docker, SOCKET};
 use crate::environment::Environment;
+use crate::membership::Place;
+use crate::membership::fence::DeadlineFile;
 use crate::store::ledger::Ledger;
+use crate::store::ledger::{EndReason, Phase};
 use crate::systemd::notify::Service;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +31,9 @@ pub struct Supervise {
     #[arg(long, default_value = SOCKET)]
     pub docker: PathBuf,
 }
+
+/// Between two looks at what is being killed.
+const KILLING: Duration = Duration::from_millis(20);
 
 /// What keeps a supervisor from its work.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +63,6 @@ pub fn supervise(arguments: &Supervise) -> Result<u8, Error> {
 async fn work(arguments: &Supervise) -> Result<u8, Error> {
     let environment = Environment::system().map_err(|source| Error::Environment { source })?;
     let ledger = Ledger::open(first(&arguments.state)).map_err(|source| Error::Ledger { source })?;
-    let runtime = first(&arguments.runtime).to_owned();
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).map_err(|source| Error::Signals { source })?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|source| Error::Signals { source })?;
@@ -68,17 +76,64 @@ async fn work(arguments: &Supervise) -> Result<u8, Error> {
             stop.cancel();
         }
     });
-    let docker = Arc::new(Docker::new(&environment, &arguments.docker, &runtime));
-    let options = Options {
+    let docker = Arc::new(Docker::new(&environment, &arguments.docker, first(&arguments.runtime)));
+    let options = options(arguments, environment, ledger, stop);
+    Ok(run(&arguments.id, docker, options).await)
+}
+
+fn options(arguments: &Supervise, environment: Environment, ledger: Ledger, stop: CancellationToken) -> Options {
+    Options {
         environment,
         ledger,
-        runtime,
+        runtime: first(&arguments.runtime).to_owned(),
         announce: Arc::new(Service),
         stop,
         output: Output::Stdout,
         grace: GRACE,
+        fencing: Fencing { killer: Arc::new(Cgroups::default()), place: Place::Thread },
+    }
+}
+
+/// `stampede fence <id>`, after its supervisor has ended in whatever way: ends what must not run twice and is past its deadline.
+///
+/// # Errors
+/// Where the machine does not give what is needed.
+pub fn fence(arguments: &Supervise) -> Result<u8, Error> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Runtime { source })?
+        .block_on(end_if_past(arguments))
+}
+
+async fn end_if_past(arguments: &Supervise) -> Result<u8, Error> {
+    let ledger = Ledger::open(first(&arguments.state)).map_err(|source| Error::Ledger { source })?;
+    let assignment = ledger.assignment(&arguments.id).map_err(|source| Error::Ledger { source })?;
+    let Some((assignment, exclusive)) = assignment.and_then(|it| it.exclusive.map(|exclusive| (it, exclusive))) else {
+        return Ok(0);
     };
-    Ok(run(&arguments.id, docker, options).await)
+    let environment = Environment::system().map_err(|source| Error::Environment { source })?;
+    let runtime = first(&arguments.runtime).to_owned();
+    let file = DeadlineFile::new(&runtime, &environment.identity.boot_id);
+    if allowed(exclusive, &file, &environment).is_some() {
+        return Ok(0);
+    }
+    let report = ledger.report(&arguments.id).map_err(|source| Error::Ledger { source })?;
+    let external_id = match report.as_ref().map(|report| &report.phase) {
+        Some(Phase::Running { external_id, .. }) => Some(external_id.clone()),
+        _ => None,
+    };
+    let killer = Cgroups::default();
+    while killer.end(&arguments.id, external_id.as_deref()).running {
+        tokio::time::sleep(KILLING).await;
+    }
+    if external_id.is_some() {
+        let options = options(arguments, environment, ledger, CancellationToken::new());
+        let message = Some("its supervisor had ended, and the cluster could not be reached in time".to_owned());
+        let ended = Phase::Ended { reason: EndReason::Fenced, exit_code: None, message };
+        Journal::open(&options, &assignment).report(ended);
+    }
+    Ok(0)
 }
 
 /// Systemd's variables may name several directories; ours is the first.

@@ -105,6 +105,7 @@ fn words(phase: &Phase) -> String {
                 EndReason::Asked => "stopped as asked",
                 EndReason::DriverGone => "waiting for Docker",
                 EndReason::Shutdown => "stopped with the machine",
+                EndReason::Fenced => "fenced",
             };
             let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
             let message = message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();

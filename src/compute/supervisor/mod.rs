@@ -15,13 +15,19 @@
 //! 80, or after a crash of the supervisor), and Docker's own restart policy is never used. A supervisor that is killed
 //! leaves its container alone; the next one takes it over.
 //!
+//! What must not run twice is killed where the host loses touch with the cluster ([`guard`]).
+//!
 //! An end that is of the daemon's or the machine's making is never the instance's own: see [`decide::on_end`].
 
+pub mod cgroup;
 pub mod command;
 pub mod decide;
+mod guard;
 mod journal;
 mod output;
 mod work;
+
+pub use guard::{Fencing, allowed};
 
 use super::Driver;
 use crate::environment::Environment;
@@ -34,6 +40,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long an instance has between being asked to stop and being killed, unless somebody says otherwise.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// While a supervisor works on a start or waits for Docker, systemd gives it so long at a time.
+const EXTENSION: Duration = Duration::from_secs(60);
 
 /// Where the instance's output goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +65,7 @@ pub struct Options {
     pub stop: CancellationToken,
     pub output: Output,
     pub grace: Duration,
+    pub fencing: Fencing,
 }
 
 /// Stands by an instance until it has ended; the exit code says what is to follow.

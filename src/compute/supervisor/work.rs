@@ -1,9 +1,10 @@
 //! What a supervisor does, in order.
 
 use super::decide::{self, Action, Beginning, Machine};
+use super::guard::{External, guarded};
 use super::journal::Journal;
 use super::output::Follower;
-use super::{Options, Output};
+use super::{EXTENSION, Options, Output};
 use crate::compute::{Created, Driver, End, Error, Health, Observed, halt};
 use crate::environment::Backoff;
 use crate::resource::assignment::{Assignment, Desired};
@@ -15,8 +16,6 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// While we work on a start or wait for Docker, systemd hears this often that it goes on.
 const BEAT: Duration = Duration::from_secs(15);
-/// And gives us so long each time.
-const EXTENSION: Duration = Duration::from_secs(60);
 /// How long a daemon that killed its container may take until it is seen to go down itself.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Systemd's time to say whether the machine goes down.
@@ -44,7 +43,10 @@ pub(super) async fn run(id: &str, driver: Arc<dyn Driver>, options: Options) -> 
         }
     };
     let journal = Journal::open(&options, &assignment);
-    Supervisor { assignment, driver, options, journal, output: None }.stand_by().await
+    let external = External::default();
+    let (told, from, with) = (assignment.clone(), driver.clone(), options.clone());
+    let supervisor = Supervisor { assignment, driver, options, journal, output: None, external: external.clone() };
+    guarded(&told, from, &with, external, supervisor.stand_by()).await
 }
 
 struct Supervisor {
@@ -54,6 +56,8 @@ struct Supervisor {
     journal: Journal,
     /// Follows what the instance writes.
     output: Option<AbortOnDropHandle<()>>,
+    /// For who has to kill it without asking Docker which it is.
+    external: External,
 }
 
 /// Why a round is over.
@@ -135,6 +139,7 @@ impl Supervisor {
         let Some(running) = running else {
             return Err(self.ended(End::removed()).await);
         };
+        self.external.set(&running.external_id);
         let started_at = running.started_at.unwrap_or_default();
         self.journal.time("look");
         self.journal.report(Phase::Running { external_id: running.external_id.clone(), started_at });
@@ -178,6 +183,7 @@ impl Supervisor {
             Err(StartError::Stop) => return Err(Over::Stop),
             Err(StartError::Failed(error)) => return Err(self.fail_unless_gone(error).await),
         };
+        self.external.set(&created.external_id);
         self.journal.time("create");
         if created.running {
             tracing::info!(instance = self.assignment.id, "runs already: taken over");

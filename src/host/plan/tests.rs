@@ -11,6 +11,7 @@ fn assignment(generation: u64, restarts: u64, desired: Desired) -> Assignment {
         restarts,
         desired,
         on_end: OnEnd::Stop,
+        exclusive: None,
         workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
         network: None,
     }
@@ -34,7 +35,7 @@ fn running_phase() -> Phase {
 
 fn seen(wanted: Wanted, unit: Unit, report: Option<Report>) -> Seen {
     let ledger = Some(wanted.assignment.clone());
-    Seen { wanted: Some(wanted), tombstone: false, ledger, report, unit }
+    Seen { wanted: Some(wanted), tombstone: false, elsewhere: false, ledger, report, unit }
 }
 
 #[test]

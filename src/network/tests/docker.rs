@@ -26,6 +26,7 @@ fn assignment(id: &str, address: Ipv4Addr) -> Assignment {
         restarts: 0,
         desired: Desired::Running,
         on_end: OnEnd::Stop,
+        exclusive: None,
         workload: Workload::Container(Container { image: "busybox".to_owned(), ..Container::default() }),
         network: Some(ManagedAddress {
             address,

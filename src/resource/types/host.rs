@@ -46,20 +46,23 @@ const ADDED: &[Field] = &[
     Field::map("versions", &Form::String),
 ];
 
+const ACTIONS: &[Action] = &[
+    action("activate", "host"),
+    action("create", "host"),
+    action("deactivate", "host"),
+    Action { name: "drain", input: Some("hostDrain"), output: "host" },
+    action("failover", "host"),
+    action("purge", "host"),
+    Action { name: "remove", input: Some("hostRemove"), output: "host" },
+    action("restore", "host"),
+    action("update", "host"),
+];
+
 pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, STATE, PUBLIC, OWN, ADDED],
     collection_methods: &["GET"],
     resource_methods: &["GET", "PUT", "DELETE"],
-    actions: &[
-        action("activate", "host"),
-        action("create", "host"),
-        action("deactivate", "host"),
-        Action { name: "drain", input: Some("hostDrain"), output: "host" },
-        action("purge", "host"),
-        action("remove", "host"),
-        action("restore", "host"),
-        action("update", "host"),
-    ],
+    actions: ACTIONS,
     links: &[
         Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
         Link {

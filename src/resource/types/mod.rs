@@ -11,6 +11,7 @@ mod error;
 mod host;
 pub mod host_drain;
 mod host_only_network;
+mod host_remove;
 mod image;
 mod instance;
 mod instance_stop;
@@ -33,6 +34,7 @@ pub const ALL: &[&Type] = &[
     &host::TYPE,
     &host_drain::TYPE,
     &host_only_network::TYPE,
+    &host_remove::TYPE,
     &image::TYPE,
     &instance::TYPE,
     &instance_stop::TYPE,
