@@ -18,6 +18,7 @@ use crate::host::description::store_addresses;
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::instances::Instances;
 use crate::host::watch::Watch;
+use crate::membership::fence;
 use crate::membership::peers::NoPeers;
 use crate::membership::{Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, ensure_cluster};
 use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
@@ -287,7 +288,9 @@ impl Agent {
         if self.store.single_host() {
             return Ok(Connect::shared(self.store.clone()));
         }
-        let (options, environment) = (etcd_options(&self.config)?, self.environment.clone());
+        // Time for two members within what the fence leaves: one may be on a host that was just lost.
+        let timeout = fence::wait(self.config.lease_ttl()) / 2;
+        let (options, environment) = (EtcdOptions { timeout, ..etcd_options(&self.config)? }, self.environment.clone());
         Ok(Connect::new(move || {
             let opened = EtcdStore::connect(options.clone(), &environment);
             async move { opened.map(|store| Arc::new(store) as Arc<dyn Store>) }

@@ -220,7 +220,7 @@ impl Keeper {
         let sent = self.environment.clock.boottime();
         let exclusive = *self.exclusive.borrow();
         let limit = match exclusive {
-            true => (fence::wait(self.ttl) / 3).max(Duration::from_millis(300)),
+            true => fence::wait(self.ttl) / 2,
             false => (self.ttl / 3).max(Duration::from_secs(1)),
         };
         let confirmed = async {

@@ -75,7 +75,8 @@ class Lost(LabTest):
         self.victim = self.not_leading()
 
     def tearDown(self):
-        # However it ended: nothing stays cut or stopped.
+        # However it ended: nothing stays off, cut or stopped.
+        case.LAB("start", *(host.name for host in HOSTS), check=False, timeout=180)
         for host in HOSTS:
             host.shell("pkill -CONT -x 'stampede|dockerd|containerd'; systemctl start stampede.service", check=False)
         case.LAB("heal", *(host.name for host in HOSTS), check=False)

@@ -7,7 +7,6 @@ use crate::membership::fence::{self, Wait};
 use crate::membership::lost::{Lost, Word, too_many};
 use crate::membership::peers::Answer;
 use crate::membership::record::Host;
-use crate::orchestration::todo::SECOND_WAITS;
 use crate::orchestration::{ServiceError, status::Gone};
 use crate::placement::ReleaseError;
 use crate::placement::record::{Claim, token};
@@ -26,6 +25,9 @@ const SIDE_BY_SIDE: usize = 8;
 const IDLE: Duration = Duration::from_secs(60);
 /// After one that could not be moved.
 const SOON: Duration = Duration::from_secs(1);
+/// How much later than the first the second in line acts; the first may be blind for a while, if what it lost was its way to
+/// etcd too. Both at once do no harm but to each other's speed.
+const SECOND_WAITS: Duration = Duration::from_millis(400);
 /// How long the agent of the lost host may take to answer.
 const ASKING: Duration = Duration::from_secs(2);
 

@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// Larger than all that will ever be stored: a whole prefix comes in one answer.
 pub(super) const LARGEST_ANSWER: usize = 512 << 20;
-/// A member that answers no ping this long, sent this often, is silent. etcd ends connections that are pinged more often than
+/// A member that answers no ping this long, sent this often, is silent; together less than a usual lease, so that who watches
+/// through a host that is lost has found another member when its lease ends. etcd ends connections that are pinged more often than
 /// every 5 s, and those that are pinged while nothing is open on them.
-const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(4));
+const PING: (Duration, Duration) = (Duration::from_secs(6), Duration::from_secs(2));
 
 /// What a call does, and so what may be said and done when no answer comes.
 #[derive(Clone, Copy, Debug)]
