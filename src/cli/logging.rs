@@ -1,5 +1,6 @@
 //! Where the log goes: to journald with its fields where we run under systemd, else to standard error.
 
+use std::io::IsTerminal;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -25,7 +26,13 @@ pub fn start() {
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
     let layer = match journal {
         Some(layer) => layer.with_field_prefix(None).boxed(),
-        None => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).boxed(),
+        // Colours are for eyes: not in a file, and not where NO_COLOR is set.
+        None => {
+            let colours =
+                std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+            layer.with_target(false).boxed()
+        }
     };
     // A second start (in tests) is no fault.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
