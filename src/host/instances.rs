@@ -250,14 +250,18 @@ impl Instances {
 
     /// Makes and starts the container of a first start beside systemd, which takes longer to bring up its supervisor than
     /// Docker to make it; the supervisor finds it and goes on from there. Where it fails, the supervisor does it and says
-    /// why it cannot. What is stopped meanwhile is ended by [`halt`].
+    /// why it cannot. What is stopped meanwhile is ended by [`halt`]. Exclusive work is made only: it starts under its
+    /// supervisor's timer or not at all.
     fn begin(&self, seen: &Seen) {
         let Some(wanted) = seen.wanted.as_ref().filter(|_| seen.ledger.is_none()) else { return };
         let (driver, assignment) = (self.driver.clone(), wanted.assignment.clone());
         tokio::spawn(async move {
             let begun = async {
                 let created = driver.ensure_created(&assignment).await?;
-                if created.running { Ok(()) } else { driver.start(&created.external_id).await }
+                if created.running || assignment.exclusive.is_some() {
+                    return Ok(());
+                }
+                driver.start(&created.external_id).await
             };
             if let Err(error) = begun.await {
                 tracing::debug!(instance = assignment.id, error = chain(&error), "left to its supervisor");
