@@ -33,6 +33,7 @@ use crate::systemd::fallback::{Run, Tasks};
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -122,16 +123,21 @@ async fn on_signal(stop: CancellationToken) {
 }
 
 fn open_store(config: &Config, environment: &Environment) -> Result<Arc<dyn Store>> {
-    if let Some(path) = &config.store.file {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-        }
-        return Ok(Arc::new(Embedded::open(path, environment)?));
+    match &config.store.file {
+        Some(path) => open_file(path, environment),
+        None => Ok(Arc::new(EtcdStore::connect(etcd_options(config)?, environment)?)),
     }
-    Ok(Arc::new(EtcdStore::connect(etcd_options(config)?, environment)?))
 }
 
-fn etcd_options(config: &Config) -> Result<EtcdOptions, ConfigError> {
+/// The embedded store in a file, made where it is not there.
+pub fn open_file(path: &Path, environment: &Environment) -> Result<Arc<dyn Store>> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    }
+    Ok(Arc::new(Embedded::open(path, environment)?))
+}
+
+pub fn etcd_options(config: &Config) -> Result<EtcdOptions, ConfigError> {
     let tls = config.store.tls.as_ref().map(|tls| match (&tls.certificate, &tls.key) {
         (Some(certificate), Some(key)) => {
             Ok(EtcdTls { ca: Some(tls.ca.clone()), identity: Some((certificate.clone(), key.clone())) })

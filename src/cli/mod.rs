@@ -1,7 +1,7 @@
 //! The client commands, and how the agent is started.
 //!
 //! `agent` and `up` run an agent ([`agent`]); `supervise` and `network-driver` are what its units run; the rest asks a running
-//! agent over its Unix socket or over TCP.
+//! agent over its Unix socket or over TCP, except `store`, which works on the store itself.
 
 mod agent;
 mod api_key;
@@ -11,6 +11,7 @@ mod host;
 mod late;
 mod logging;
 mod options;
+mod store;
 mod table;
 mod list;
 
@@ -48,6 +49,9 @@ enum Verb {
     /// What there is to say about one host: remove, failover.
     #[command(subcommand)]
     Host(host::HostVerb),
+    /// Backs the cluster's state up, and brings it back.
+    #[command(subcommand)]
+    Store(store::StoreVerb),
     /// Supervises one instance (run by stampede-instance@.service).
     #[command(hide = true)]
     Supervise(Supervise),
@@ -72,6 +76,7 @@ pub fn main() -> ExitCode {
         Verb::Uncordon(options) => client::block_on(host::uncordon(options)),
         Verb::Drain(options) => client::block_on(host::drain(options)),
         Verb::Host(verb) => client::block_on(host::say(verb)),
+        Verb::Store(verb) => client::block_on(store::run(verb)),
         Verb::Supervise(options) => return agent::supervise(&options),
         Verb::Fence(options) => return agent::fence(&options),
         Verb::NetworkDriver(options) => agent::network_driver(options),

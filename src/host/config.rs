@@ -222,21 +222,25 @@ impl Config {
         }
     }
 
-    /// What no type can hold.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    /// That there is one store, and no more.
+    pub fn check_store(&self) -> Result<(), ConfigError> {
         let wrong = |message: &str| Err(ConfigError::Wrong(message.to_owned()));
         match (&self.store.file, self.store.endpoints.is_empty()) {
             (Some(_), false) => {
-                return wrong("store.endpoints and store.file exclude each other: name etcd or a file, not both");
+                wrong("store.endpoints and store.file exclude each other: name etcd or a file, not both")
             }
-            (None, true) => {
-                return wrong(
-                    "no store is named: set store.endpoints (or --store http://HOST:2379) to etcd's addresses, \
-                     or use `stampede up` for one host without etcd",
-                );
-            }
-            _ => {}
+            (None, true) => wrong(
+                "no store is named: set store.endpoints (or --store http://HOST:2379) to etcd's addresses, \
+                 or use `stampede up` for one host without etcd",
+            ),
+            _ => Ok(()),
         }
+    }
+
+    /// What no type can hold.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |message: &str| Err(ConfigError::Wrong(message.to_owned()));
+        self.check_store()?;
         if !(2..=600).contains(&self.lease.ttl_seconds) {
             return wrong("lease.ttl_seconds must be between 2 and 600");
         }

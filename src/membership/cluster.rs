@@ -148,6 +148,7 @@ async fn ensure_once(
     };
     let transaction = Transaction::new()
         .absent(&key)
+        .absent(key::importing())
         .then(Operation::put(&key, store::encode(&key, &cluster)?))
         .or_else(Operation::get(&key));
     let outcome = store.commit(transaction).await?;
@@ -157,7 +158,9 @@ async fn ensure_once(
     }
     match entries(&outcome.answers).next() {
         Some(entry) => store::decode(entry),
-        None => Err(store::Error::Unavailable { message: "the cluster's record came and went".into() }),
+        None => Err(store::Error::Unavailable {
+            message: "a backup is being read into it; if that broke off, run `stampede store import` again".into(),
+        }),
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`Membership::leave`] does.
 
 mod clearance;
+pub mod backup;
 pub mod cluster;
 pub mod counter;
 mod demand;

@@ -12,6 +12,10 @@ pub const SHARDS: u32 = 64;
 pub fn cluster() -> String {
     format!("{ROOT}cluster")
 }
+/// There while a backup is being read in, and after one that broke off: no agent makes a cluster meanwhile.
+pub fn importing() -> String {
+    format!("{ROOT}importing")
+}
 /// `kind` is the base type: `instance`, `image`, `account`, `credential`, `network`, `subnet`.
 pub fn resource(kind: &str, id: u64) -> String {
     format!("{ROOT}resource/{kind}/{id}")
@@ -101,6 +105,9 @@ pub fn uuid(uuid: &str) -> String {
 }
 pub fn counter(name: &str) -> String {
     format!("{ROOT}counter/{name}")
+}
+pub fn counters() -> String {
+    format!("{ROOT}counter/")
 }
 /// The tombstone of what was purged; kept 7 days.
 pub fn gone(uuid: &str) -> String {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod failover;
+mod backup;
 mod joining;
 mod liveness;
 mod placing;
