@@ -11,6 +11,8 @@ from settings import TREE, Failure
 
 UNIT_KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")
 CONFIG_KINDS = ("sysctl.d", "tmpfiles.d", "sysusers.d", "modules-load.d")
+# systemd's own settings, below /usr/lib/systemd.
+SYSTEMD_KINDS = ("logind.conf.d",)
 SERVICE = "stampede.service"
 
 
@@ -43,7 +45,7 @@ def find():
         missing.append(f"no systemd/{SERVICE}")
     if missing:
         raise Failure("; ".join(missing))
-    settings = [file for kind in CONFIG_KINDS for file in sorted((folder / kind).glob("*.conf"))]
+    settings = [file for kind in CONFIG_KINDS + SYSTEMD_KINDS for file in sorted((folder / kind).glob("*.conf"))]
     return Agent(binary, units, settings)
 
 
@@ -64,7 +66,8 @@ def write_files(host, agent, endpoints):
     for unit in agent.units:
         provision.write(root, f"/usr/lib/systemd/system/{unit.name}", unit.read_bytes())
     for file in agent.settings:
-        provision.write(root, f"/usr/lib/{file.parent.name}/{file.name}", file.read_bytes())
+        folder = "systemd/" if file.parent.name in SYSTEMD_KINDS else ""
+        provision.write(root, f"/usr/lib/{folder}{file.parent.name}/{file.name}", file.read_bytes())
     template = Path(__file__).with_name("config.toml").read_text()
     text = template.replace("@ENDPOINTS@", ", ".join(f'"{endpoint}"' for endpoint in endpoints))
     provision.write(root, "/etc/stampede/config.toml", text)

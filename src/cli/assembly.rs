@@ -17,6 +17,7 @@ use crate::host::config::{Config, ConfigError};
 use crate::host::description::store_addresses;
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::instances::Instances;
+use crate::host::shutdown;
 use crate::host::watch::Watch;
 use crate::membership::fence;
 use crate::membership::peers::NoPeers;
@@ -326,6 +327,8 @@ impl Agent {
             peers: Arc::new(NoPeers),
             ttl: self.config.lease_ttl(),
         });
+        let own = joined.membership.host().id;
+        let leaving = tokio::spawn(shutdown::keep(orchestrator.clone(), self.environment.clone(), own, self.units));
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
@@ -345,6 +348,7 @@ impl Agent {
         });
         instances.run(stop).await;
         auditing.abort();
+        leaving.abort();
         Ok(())
     }
 }

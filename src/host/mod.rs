@@ -12,6 +12,7 @@ pub mod exclusive;
 pub mod instances;
 pub mod plan;
 mod queue;
+pub mod shutdown;
 pub mod watch;
 
 /// An error with all its sources, for one line of the log.

@@ -91,6 +91,9 @@ pub struct Drain {
     pub message: String,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+    /// What is left has no place to go to, for now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stuck: bool,
 }
 
 impl Drain {

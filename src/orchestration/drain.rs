@@ -141,6 +141,7 @@ impl Orchestrator {
             plan.drain.message = format!("{}; {reason}", plan.drain.message);
         }
         let waits = !reasons.is_empty() && plan.drain.moving.is_empty() && plan.stop.is_empty();
+        plan.drain.stuck = waits;
         let next = Host { drain: Some(plan.drain), ..found.host.clone() };
         self.look_again(&found.host, found.entry, next, waits).await
     }

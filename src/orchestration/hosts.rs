@@ -144,12 +144,12 @@ impl Orchestrator {
         .map(drop)
     }
 
-    /// How a drain stands: whether it is done, and in words; `None` where there is none.
+    /// How the drain of a host stands; `None` where there is none.
     ///
     /// # Errors
     /// What the store answers.
-    pub async fn drain_of(&self, id: u64) -> Result<Option<(bool, String)>, ServiceError> {
-        Ok(self.find_host(id).await?.host.drain.map(|drain| (drain.done, drain.message)))
+    pub async fn drain_of(&self, id: u64) -> Result<Option<Drain>, ServiceError> {
+        Ok(self.find_host(id).await?.host.drain)
     }
 
     pub(super) async fn find_host(&self, id: u64) -> Result<Found, ServiceError> {
@@ -323,8 +323,8 @@ mod tests {
         // Nobody to take it: it goes on running, and the host says why it is not empty.
         orchestrator.drive("host", 7).await.unwrap();
         assert_eq!(row(&store, 5).await.state, State::Running);
-        let (_, message) = orchestrator.drain_of(7).await.unwrap().unwrap();
-        assert!(message.contains("1i5 has no place to go to"), "{message}");
+        let stuck = orchestrator.drain_of(7).await.unwrap().unwrap();
+        assert!(stuck.stuck && stuck.message.contains("1i5 has no place to go to"), "{stuck:?}");
 
         put(&store, key::host("h2"), host).await;
         let alive = json!({"identity": "i", "incarnation": 1, "bootId": "b", "address": "a:2"});
@@ -348,13 +348,13 @@ mod tests {
         }
         assert_eq!(row(&store, 5).await.get::<String>("hostName").as_deref(), Some("h2"));
         orchestrator.drive("host", 7).await.unwrap();
-        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|(done, _)| done), Some(false), "it does not run yet");
+        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|drain| drain.done), Some(false), "it does not run yet");
         let up = Observation::Running { external_id: "c".into(), started_at: 1 };
         seen(&store, &orchestrator, "h2", 5, up).await;
         orchestrator.drive("host", 7).await.unwrap();
-        let (done, message) = orchestrator.drain_of(7).await.unwrap().unwrap();
-        assert!(done, "{message}");
-        assert_eq!(message, "drained: 1 moved, 1 stay (onHostLoss)");
+        let drain = orchestrator.drain_of(7).await.unwrap().unwrap();
+        assert!(drain.done && !drain.stuck, "{drain:?}");
+        assert_eq!(drain.message, "drained: 1 moved, 1 stay (onHostLoss)");
         assert_eq!(row(&store, 6).await.state, State::Running);
         assert!(store.range(&format!("{}todo/", key::ROOT)).await.unwrap().entries.is_empty());
         let back = orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(row(&store, 6).await.state, State::Stopping);
         seen(&store, &orchestrator, "h1", 6, Observation::Stopped).await;
         orchestrator.drive("host", 7).await.unwrap();
-        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|(done, _)| done), Some(true));
+        assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|drain| drain.done), Some(true));
         orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
         orchestrator.drive("host", 7).await.unwrap();
         assert_eq!(row(&store, 6).await.state, State::Starting);

@@ -11,6 +11,7 @@
 pub mod bus;
 pub mod fallback;
 pub mod notify;
+pub mod shutdown;
 pub mod units;
 
 use futures::stream::BoxStream;
