@@ -14,7 +14,7 @@
 //! follows from its name, so that two agents that place on one host at once try the same one: one of them gets it for the
 //! host and the other sees that the host has it. Were it a random one, each would leave the host with a block of its own.
 
-use super::block::{Block, Holder, Taken, taken};
+use super::block::{Block, ByHost, Holder, Taken};
 use super::subnet::SubnetSpec;
 use crate::environment::Environment;
 use crate::placement::Reserved;
@@ -64,6 +64,8 @@ struct Known {
     addresses: HashMap<Ipv4Addr, Addresses>,
     /// Blocks seen in the store that the mirror may not have yet.
     claimed: BTreeMap<Ipv4Addr, Taken>,
+    /// What the mirror has; none before the first look.
+    listed: Option<ByHost>,
 }
 
 /// What is known of a block.
@@ -175,11 +177,13 @@ impl Allocator {
 
     /// The blocks of a host, the oldest first, as the mirror and what was claimed here since have it.
     fn own(&self, host: &str) -> Vec<Taken> {
-        let mut all: BTreeMap<_, _> = self.known().claimed.clone();
-        for block in taken(&self.blocks.view(), &self.subnet) {
-            all.insert(block.block, block);
-        }
-        let mut own: Vec<_> = all.into_values().filter(|taken| taken.host == host).collect();
+        let Known { listed, claimed, .. } = &mut *self.known();
+        let listed = listed.get_or_insert_with(|| ByHost::of(&self.blocks));
+        listed.refresh(&self.blocks, &self.subnet);
+        // What the mirror tells now need not be remembered.
+        claimed.retain(|block, _| !listed.knows(*block));
+        let mut own: Vec<Taken> = listed.blocks_of(host).cloned().collect();
+        own.extend(claimed.values().filter(|taken| taken.host == host).cloned());
         own.sort();
         own
     }

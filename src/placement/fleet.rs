@@ -4,6 +4,7 @@
 //! nothing is done.
 
 use super::filter::{Candidate, Refusal, Wanted};
+use super::group::Group;
 use super::index::Index;
 use super::lane::{Lane, Touched, UnderWay};
 use super::record::{Allocation, Share};
@@ -27,6 +28,7 @@ pub(super) struct Fleet {
     allocations: Mirror<Allocation>,
     /// Hosts whose lanes know something new.
     touched: Touched,
+    group: Arc<Group>,
     state: Mutex<State>,
 }
 
@@ -52,6 +54,7 @@ impl Fleet {
         let changes = [records.changes(), alive.changes(), allocations.changes()];
         let state = State { index: Index::default(), lanes: HashMap::new(), changes };
         Arc::new(Self {
+            group: Group::new(store.clone()),
             store,
             environment: environment.clone(),
             hosts: hosts.clone(),
@@ -117,8 +120,8 @@ impl Fleet {
         if let Some(lane) = state.lanes.get(host) {
             return lane.clone();
         }
-        let lane =
-            Lane::new(self.store.clone(), &self.environment, self.allocations.clone(), self.touched.clone(), host);
+        let (mirror, touched) = (self.allocations.clone(), self.touched.clone());
+        let lane = Lane::new(self.store.clone(), &self.environment, mirror, touched, self.group.clone(), host);
         state.lanes.insert(host.to_owned(), lane.clone());
         lane
     }

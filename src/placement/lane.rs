@@ -2,13 +2,14 @@
 //!
 //! All placements on a host write its `alloc/<host>`, so two transactions at once would only conflict. They queue here instead;
 //! what has queued up while one transaction was under way goes into the next one together. Alone, a placement is one flat
-//! transaction. Several are one outer transaction, which compares and writes `alloc/<host>`, of nested ones, each of
+//! transaction, which may go together with other hosts' ([`super::group`]). Several are one outer transaction, which compares and writes `alloc/<host>`, of nested ones, each of
 //! which fails alone; the shares of those that failed are taken out of `alloc/<host>` again (and an agent that dies before
 //! it does leaves too much promised, never too little; the audit finds it).
 //!
 //! A spawned task does the work, so that a caller that goes away takes nobody else's placement along.
 
 use super::filter::{self, Promised};
+use super::group::Group;
 use super::record::{Allocation, Promise};
 use super::verdict::{self, Failure};
 use crate::environment::{Backoff, Environment};
@@ -111,6 +112,8 @@ pub(super) struct Lane {
     environment: Environment,
     mirror: Mirror<Allocation>,
     touched: Touched,
+    /// Where its transactions go together with other hosts'.
+    group: Arc<Group>,
     host: String,
     state: Mutex<State>,
 }
@@ -135,10 +138,11 @@ impl Lane {
         environment: &Environment,
         mirror: Mirror<Allocation>,
         touched: Touched,
+        group: Arc<Group>,
         host: &str,
     ) -> Arc<Self> {
         let (environment, host) = (environment.clone(), host.to_owned());
-        Arc::new(Self { store, environment, mirror, touched, host, state: Mutex::default() })
+        Arc::new(Self { store, environment, mirror, touched, group, host, state: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -258,7 +262,7 @@ impl Lane {
         let mut success = vec![Operation::put(&alloc, store::encode(&alloc, allocation)?)];
         success.extend(piece.operations.iter().cloned());
         let failure = verdict::reads(&compares);
-        let outcome = self.store.commit(Transaction { compares: compares.clone(), success, failure }).await?;
+        let outcome = self.group.commit(Transaction { compares: compares.clone(), success, failure }).await?;
         if outcome.succeeded {
             self.learn(allocation.clone(), Some(outcome.revision), outcome.revision);
             return Ok(Some(Verdict::Placed(outcome.revision)));

@@ -19,6 +19,7 @@ mod address;
 pub mod audit;
 mod filter;
 mod fleet;
+mod group;
 mod index;
 mod lane;
 mod placer;
