@@ -2,12 +2,11 @@
 
 import itertools
 import json
-import os
 import signal
-import threading
 import time
 
 import case
+import eyes
 from case import HOSTS, START, LabTest, cluster_is_whole, rounds
 from hosts import wait_for
 
@@ -16,57 +15,9 @@ ELSEWHERE = 60
 _marks = itertools.count(7_000_000)
 
 
-def running(marks):
-    """Which of the marked processes there are: by mark, the pids with their hosts, as this machine's kernel sees them."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read().split(b"\0")
-            if words[0] != b"sleep" or words[1].decode() not in marks:
-                continue
-            with open(f"/proc/{pid}/cgroup") as file:
-                cgroup = file.read()
-        except (OSError, IndexError):
-            continue
-        host = next((host.name for host in HOSTS if f".{case.LAB.name}/{host.name}/" in cgroup), None)
-        if host:
-            found.setdefault(words[1].decode(), {})[pid] = host
-    return found
-
-
-class Eyes(threading.Thread):
-    """Looks all the time at what runs where. One that is seen twice is looked at again before it is believed."""
-
+class Eyes(eyes.Eyes):
     def __init__(self, *marks):
-        super().__init__(daemon=True)
-        self.marks, self.doubled, self.looks = set(marks), [], 0
-        self.where = {}
-        self.over = threading.Event()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.join(10)
-
-    def run(self):
-        while not self.over.wait(0.03):
-            now = running(self.marks)
-            self.looks += 1
-            for mark, pids in now.items():
-                if len(set(pids.values())) > 1:
-                    # What was there at the beginning of a look may be gone at its end.
-                    again = running({mark}).get(mark, {})
-                    both = {pid: host for pid, host in pids.items() if again.get(pid) == host}
-                    if len(set(both.values())) > 1:
-                        self.doubled.append((mark, both))
-            self.where = {mark: set(pids.values()) for mark, pids in now.items()}
-
-    def at(self, mark):
-        return self.where.get(mark, set())
+        super().__init__(case.LAB.name, HOSTS, *marks)
 
 
 class Lost(LabTest):
