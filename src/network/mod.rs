@@ -6,6 +6,7 @@
 //! | [`mesh`] | how the hosts reach each other: one record a host |
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
+//! | [`ipsec`] | keys for an encrypted overlay, and how they change; not in use yet |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
@@ -16,6 +17,7 @@ mod apply;
 pub mod block;
 pub mod driver;
 mod firewall;
+pub mod ipsec;
 pub mod kernel;
 pub mod mesh;
 pub mod overlay;
