@@ -104,7 +104,10 @@ class Lost(LabTest):
             "agent stopped": lambda: self.agent("STOP"),
             "agent stopped by an administrator": lambda: self.victim.run("systemctl", "stop", "stampede.service"),
             "Docker hangs": lambda: self.daemon(signal.SIGSTOP.value, "dockerd", "containerd"),
+            "agent stopped and Docker hangs": lambda: (self.agent("STOP"), self.daemon(signal.SIGSTOP.value, "dockerd", "containerd")),
         }
+        if not case.LONG:
+            ways = {way: ways[way] for way in ("agent killed", "agent stopped and Docker hangs")}
         for _ in rounds(1, 10):
             for way, do in ways.items():
                 with self.subTest(way):
