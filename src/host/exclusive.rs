@@ -5,8 +5,8 @@ use crate::membership::Membership;
 use crate::membership::fence::Fence;
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
 use crate::resource::{Resource, instance};
+use crate::store;
 use crate::store::ledger::Ledger;
-use crate::store::{self};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -77,7 +77,7 @@ impl Exclusives {
         self.membership.set_exclusive(any);
     }
 
-    /// What its ledger is to say of this: `None` where it may not run now, and is looked at again.
+    /// What its ledger is to say of this: `None` where it may not run now, and is looked at again. `down`: its unit is.
     ///
     /// # Errors
     /// What the store answers.
@@ -87,19 +87,22 @@ impl Exclusives {
         resource: &Resource,
         token: Token,
         ledger: Option<&Assignment>,
+        down: bool,
     ) -> Result<Option<Option<Exclusive>>, store::Error> {
         if self.alone || !instance::is_exclusive(resource) {
             return Ok(Some(None));
         }
         let known = ledger.filter(|ledger| ledger.token == token).and_then(|ledger| ledger.exclusive);
         if instance::desired(resource) != Desired::Running {
-            self.forget(id);
+            // Its way down may take longer than the fence would leave it.
+            if down {
+                self.forget(id);
+            }
             return Ok(Some(Some(known.unwrap_or(Exclusive { life: 0 }))));
         }
         self.known().insert(id.to_owned());
-        let fence = *self.membership.fence().borrow();
         // In one life, what was allowed once stays so.
-        if let (Some(known), Some(fence)) = (known, fence)
+        if let (Some(known), Some(fence)) = (known, self.membership.holding())
             && known.life == fence.life
         {
             return Ok(Some(Some(known)));

@@ -190,7 +190,9 @@ impl Instances {
             if resource.uuid != claim.value.uuid || host.as_deref() != Some(self.host.as_str()) {
                 return Ok(None);
             }
-            let Some(exclusive) = self.exclusives.allowed(id, &resource, token, ledger.as_ref()).await? else {
+            let Some(exclusive) =
+                self.exclusives.allowed(id, &resource, token, ledger.as_ref(), !state.alive()).await?
+            else {
                 return Ok(None);
             };
             wanted = Some(self.wanted(&resource, token, exclusive));

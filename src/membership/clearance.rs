@@ -21,6 +21,12 @@ impl Membership {
         self.shared.fence.clone()
     }
 
+    /// The fence, where it holds now.
+    pub fn holding(&self) -> Option<Fence> {
+        let now = self.shared.environment.clock.boottime();
+        self.shared.fence.borrow().filter(|fence| fence.holds(now))
+    }
+
     /// The life of this host in which it may run `instance` under the claim `token`; `None` where it may not, or not yet.
     ///
     /// Both are read at once, after the deadline was there: as long as the deadline is of this same life, nobody can have

@@ -233,7 +233,8 @@ impl Takeover {
         };
         let row: Resource = decode(&entry)?;
         if row.get::<String>(instance::HOST_NAME).as_ref() != Some(&gone.host) {
-            return Ok(Did::Again);
+            // Somebody else has just moved it, and its claim is gone from the next list.
+            return Ok(Did::Stay);
         }
         let token = token(orchestrator.placer().generation(), claim.create_revision);
         let ended = waited || self.ended.contains(&token);
