@@ -37,6 +37,8 @@ class Eyes(threading.Thread):
         self.where = {}
         # When each appeared on which host (monotonic seconds), in order.
         self.seen = {}
+        # When each was last found to be nowhere any more.
+        self.ended = {}
         self.over = threading.Event()
 
     def __enter__(self):
@@ -64,6 +66,8 @@ class Eyes(threading.Thread):
                         self.doubled.append((mark, both))
                 for host in set(pids.values()) - self.where.get(mark, set()):
                     self.seen.setdefault(mark, []).append((time.monotonic(), host))
+            for mark in self.where.keys() - now.keys():
+                self.ended[mark] = time.monotonic()
             self.where = {mark: set(pids.values()) for mark, pids in now.items()}
 
     def at(self, mark):

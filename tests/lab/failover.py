@@ -83,8 +83,9 @@ class Lost(LabTest):
             stays = self.make(requestedHostId=self.host_id(self.victim))
             with Eyes(mark) as eyes:
                 wait_for("it is seen", 10, lambda: eyes.at(mark) == {self.victim.name})
-                since = time.monotonic()
                 case.LAB("kill", self.victim.name)
+                # The command takes a while itself: the power is gone when nothing of it runs any more.
+                since = wait_for("its end to be seen", 10, lambda: eyes.ended.get(mark))
                 times.append(self.elsewhere(eyes, row, mark, since))
                 self.assertEqual(self.api.container(stays)["hostId"], stays["hostId"])
                 case.LAB("start", self.victim.name, timeout=180)
