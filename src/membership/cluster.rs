@@ -1,6 +1,7 @@
 //! What all hosts of a cluster agree on, at `cluster`: made by the first agent, read by the others.
 
 use super::patience::Patience;
+use super::protocol;
 use crate::environment::{Environment, Timestamp};
 use crate::store::{self, Answer, Entry, Operation, Store, Transaction, key};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,14 @@ pub struct Cluster {
     /// Length in bits of the prefix of a host's block (26: 64 addresses).
     pub block_size: u8,
     pub created: Timestamp,
+    /// What an agent must speak at least ([`protocol`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub minimum_protocol: u32,
+}
+
+/// By reference, as serde hands it over.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a cluster is made with; later agents take what they find.
@@ -109,7 +118,7 @@ impl fmt::Display for Subnet {
 /// The cluster as it is; made with `settings` where there is none yet. Waits while the store cannot be reached.
 ///
 /// # Errors
-/// What the store answers and no waiting helps against.
+/// What the store answers and no waiting helps against, and where the cluster needs a newer agent.
 pub async fn ensure_cluster(
     store: &dyn Store,
     environment: &Environment,
@@ -121,6 +130,7 @@ pub async fn ensure_cluster(
             break result?;
         }
     };
+    protocol::check(&cluster, protocol::PROTOCOL)?;
     if cluster.subnet != settings.subnet || cluster.block_size != settings.block_size {
         tracing::warn!(
             subnet = %cluster.subnet, block_size = cluster.block_size,
@@ -145,6 +155,7 @@ async fn ensure_once(
         subnet: settings.subnet,
         block_size: settings.block_size,
         created: environment.clock.now(),
+        minimum_protocol: 0,
     };
     let transaction = Transaction::new()
         .absent(&key)
@@ -197,6 +208,7 @@ mod tests {
             subnet: "10.42.0.0/16".parse().unwrap(),
             block_size: 26,
             created: Timestamp(5),
+            minimum_protocol: 0,
         };
         let text = r#"{"id":"c","generation":1,"subnet":"10.42.0.0/16","blockSize":26,"created":5}"#;
         assert_eq!(serde_json::to_string(&cluster).unwrap(), text);

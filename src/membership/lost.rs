@@ -5,6 +5,7 @@
 use crate::environment::Timestamp;
 use crate::resource::{Resource, State};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::time::Duration;
 
 /// Hosts that go within this are one event.
@@ -27,6 +28,9 @@ pub struct Lost {
     /// Why what it ran is not moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// An operator's word about a host that is gone.
@@ -41,7 +45,7 @@ pub enum Word {
 
 impl Lost {
     pub fn new(since: Timestamp, address: Option<String>) -> Self {
-        Self { since, address, word: None, message: None }
+        Self { since, address, word: None, message: None, rest: Map::new() }
     }
 
     /// Adds to a host's row what is known.
@@ -85,6 +89,7 @@ mod tests {
     fn as_it_is_stored() {
         let lost = Lost { word: Some(Word::Remove), ..Lost::new(Timestamp(5), None) };
         assert_eq!(serde_json::to_string(&lost).unwrap(), r#"{"since":5,"word":"remove"}"#);
-        assert_eq!(serde_json::from_str::<Lost>(r#"{"since":5,"later":1}"#).unwrap(), Lost::new(Timestamp(5), None));
+        let newer = r#"{"since":5,"later":1}"#;
+        assert_eq!(serde_json::to_string(&serde_json::from_str::<Lost>(newer).unwrap()).unwrap(), newer);
     }
 }

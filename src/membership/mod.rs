@@ -21,6 +21,7 @@ pub mod lease;
 pub mod lost;
 mod patience;
 pub mod peers;
+pub mod protocol;
 pub mod record;
 mod register;
 

@@ -45,16 +45,30 @@ pub struct Host {
     /// What is installed: `stampede`, `docker`, `kernel`, `systemd`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
+    /// What its agent speaks ([`super::protocol`]); 0 of one before there were numbers.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub protocol: u32,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// By reference, as serde hands it over.
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a host can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Capability {
     Container,
     VirtualMachine,
     /// The managed network.
     Network,
+    /// What a newer version offers.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// What a host has in all.
@@ -94,6 +108,9 @@ pub struct Drain {
     /// What is left has no place to go to, for now.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub stuck: bool,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 impl Drain {
@@ -216,6 +233,21 @@ mod tests {
         assert_eq!(host.labels(), labels(&[("zone", "b"), ("rack", "7"), ("gpu", "true")]));
         host.relabel(&host.labels.clone());
         assert!(host.labels_set.is_empty() && host.labels_hidden.is_empty());
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_stays() {
+        let text = json!({
+            "id": 1, "uuid": "u", "name": "h1", "identity": "i", "machineId": "m", "created": 5, "cordoned": false,
+            "drain": {"since": 5, "atOnce": 4, "moved": 0, "left": 0, "message": "", "pace": {"perMinute": 3}},
+            "capabilities": ["container", "quantumComputer"],
+            "capacity": {"cpuMillis": 1, "memoryMb": 2, "diskMb": 3},
+            "overcommit": {"cpu": 1600, "memory": 100, "disk": 100},
+            "protocol": 9, "rack": {"unit": 7},
+        });
+        let host: Host = serde_json::from_value(text.clone()).unwrap();
+        assert!(host.capabilities.contains(&Capability::Container));
+        assert_eq!(serde_json::to_value(&host).unwrap(), text);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! and then this host is refused in words that say what to do.
 
 use super::patience::Passing;
+use super::protocol::PROTOCOL;
 use super::record::{Capability, Capacity, Host, Overcommit};
 use super::{counter, identity};
 use crate::environment::{Backoff, Environment};
@@ -242,6 +243,7 @@ fn plan(
                 capacity: description.capacity,
                 overcommit: description.overcommit,
                 versions: description.versions.clone(),
+                protocol: PROTOCOL,
                 ..Host::default()
             };
             let uuid_key = key::uuid(&host.uuid);
@@ -280,6 +282,7 @@ fn describe(known: &Host, machine_id: &str, description: &HostDescription) -> Ho
         capacity: description.capacity,
         overcommit: description.overcommit,
         versions: description.versions.clone(),
+        protocol: PROTOCOL,
         ..known.clone()
     }
 }

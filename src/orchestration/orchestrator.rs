@@ -60,6 +60,14 @@ pub(super) fn with_todo(
     })
 }
 
+/// `transaction`, with the claim at `entry` as it is but for `generation`: its host is woken, and what a newer version wrote in
+/// it stays.
+pub(super) fn woken(transaction: Transaction, entry: &Entry, generation: u64) -> Result<Transaction, store::Error> {
+    let claim = Claim { generation, ..decode(entry)? };
+    let put = Operation::put(&entry.key, encode(&entry.key, &claim)?);
+    Ok(transaction.unchanged(&entry.key, entry.mod_revision).then(put))
+}
+
 pub(super) fn written(resource: Resource, revision: Revision) -> Written {
     Written { resources: vec![resource], revision }
 }
@@ -148,11 +156,11 @@ impl Orchestrator {
         let wakes = base == instance::BASE && next.generation != current.generation;
         if let Some(host) = next.get::<String>(instance::HOST_NAME).filter(|_| wakes) {
             let on = key::on(&host, &identifier::instance(next.id));
-            let claim = Claim { id: next.id, uuid: next.uuid.clone(), generation: next.generation };
             // It must be there already: a claim is made by placement alone.
-            transaction = transaction
-                .when(store::Compare::Exists { key: on.clone() })
-                .then(Operation::put(&on, encode(&on, &claim)?));
+            transaction = match self.0.store.get(&on).await?.entry {
+                Some(entry) => woken(transaction, &entry, next.generation)?,
+                None => transaction.when(store::Compare::Exists { key: on }),
+            };
         }
         Ok(self.0.store.commit(transaction).await?)
     }

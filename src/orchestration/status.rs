@@ -1,11 +1,10 @@
 //! What a host saw, into the store: one transaction that compares the claim's token, so that a host that lost its claim
 //! changes nothing.
 
-use super::orchestrator::{Orchestrator, with_todo};
+use super::orchestrator::{Orchestrator, with_todo, woken};
 use super::record::Tombstone;
 use super::{ServiceError, lifecycle};
 use crate::placement::Writes;
-use crate::placement::record::Claim;
 use crate::placement::release::{self, Holding, ReleaseError};
 use crate::resource::assignment::Token;
 use crate::resource::{Resource, State, identifier, instance};
@@ -82,7 +81,8 @@ impl Orchestrator {
             }
             let on = key::on(host, &identifier::instance(id));
             let transaction = self
-                .written(host, &current, next)?
+                .written(host, &current, next)
+                .await?
                 .when(held)
                 .unchanged(&row, entry.mod_revision)
                 .or_else(Operation::get(on));
@@ -104,13 +104,13 @@ impl Orchestrator {
     }
 
     /// The new row; and the claim's generation where the host itself changed what is wanted.
-    fn written(&self, host: &str, current: &Resource, next: Resource) -> Result<Transaction, StatusError> {
+    async fn written(&self, host: &str, current: &Resource, next: Resource) -> Result<Transaction, StatusError> {
         let row = key::resource(instance::BASE, next.id);
         let mut transaction = Transaction::new().then(Operation::put(&row, encode(&row, &next)?));
         if next.generation != current.generation {
             let on = key::on(host, &identifier::instance(next.id));
-            let claim = Claim { id: next.id, uuid: next.uuid.clone(), generation: next.generation };
-            transaction = transaction.then(Operation::put(&on, encode(&on, &claim)?));
+            let entry = self.store().get(&on).await?.entry.ok_or(StatusError::ClaimLost)?;
+            transaction = woken(transaction, &entry, next.generation)?;
         }
         Ok(with_todo(transaction, instance::BASE, current, &next, self.environment().clock.now())?)
     }

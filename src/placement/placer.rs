@@ -345,7 +345,8 @@ fn piece(
 ) -> Result<Piece, Error> {
     let host = &target.pick.candidate.view.host;
     let on = key::on(&host.name, instance);
-    let claim = Claim { id: request.id, uuid: request.uuid.clone(), generation: request.generation };
+    let claim =
+        Claim { id: request.id, uuid: request.uuid.clone(), generation: request.generation, ..Claim::default() };
     let mut operations = vec![Operation::put(&on, store::encode(&on, &claim)?)];
     let alive = key::alive(&host.name);
     let mut compares = vec![

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const MEMORY_MB: u64 = 64;
 
 /// `on/<host>/<instance>`: this host, and no other, runs the instance. Its create_revision is part of the token.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
     /// Number of the instance.
@@ -20,6 +20,9 @@ pub struct Claim {
     pub uuid: String,
     /// The resource's generation that the host is to bring about; written whenever that grows, which wakes the host.
     pub generation: u64,
+    /// What a newer version wrote.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// The token of a claim.

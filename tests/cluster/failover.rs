@@ -88,7 +88,7 @@ impl World {
         });
         row.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         let (key, on) = (key::resource("instance", id), key::on(&format!("h{host}"), &format!("1i{id}")));
-        let claim = Claim { id, uuid: format!("uuid-{id}"), generation: 3 };
+        let claim = Claim { id, uuid: format!("uuid-{id}"), generation: 3, ..Claim::default() };
         let transaction = Transaction::new()
             .then(Operation::put(&key, store::encode(&key, &row).unwrap()))
             .then(Operation::put(&on, store::encode(&on, &claim).unwrap()));

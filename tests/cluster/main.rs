@@ -16,6 +16,7 @@ mod releasing;
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;
 mod shaky;
+mod versions;
 
 use stampede::environment::{Environment, Identity};
 use stampede::membership::record::{Alive, Capability, Capacity, Host, Overcommit};
