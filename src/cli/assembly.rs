@@ -24,7 +24,7 @@ use crate::membership::peers::NoPeers;
 use crate::membership::{Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, ensure_cluster};
 use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
 use crate::orchestration::failover::{self, Failover};
-use crate::orchestration::{Orchestrator, seed, todo::Shards};
+use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
 use crate::store::embedded::Embedded;
@@ -330,6 +330,8 @@ impl Agent {
         let own = joined.membership.host().id;
         let leaving = tokio::spawn(shutdown::keep(orchestrator.clone(), self.environment.clone(), own, self.units));
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
+        let alive = self.hosts.alive().clone();
+        let housekeeping = tokio::spawn(house::keep(self.store.clone(), self.environment.clone(), host.clone(), alive));
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
@@ -349,6 +351,7 @@ impl Agent {
         instances.run(stop).await;
         auditing.abort();
         leaving.abort();
+        housekeeping.abort();
         Ok(())
     }
 }

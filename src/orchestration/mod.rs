@@ -14,6 +14,7 @@ mod creation;
 mod drain;
 pub mod failover;
 mod hosts;
+pub mod house;
 mod image;
 pub mod lifecycle;
 mod orchestrator;

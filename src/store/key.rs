@@ -113,6 +113,9 @@ pub fn counters() -> String {
 pub fn gone(uuid: &str) -> String {
     format!("{ROOT}gone/{uuid}")
 }
+pub fn all_gone() -> String {
+    format!("{ROOT}gone/")
+}
 
 /// What comes behind `prefix`: `last(&all_on("h1"), key)` is the instance.
 pub fn last<'a>(prefix: &str, key: &'a str) -> &'a str {

@@ -162,6 +162,11 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, Error>;
     /// Ends the lease; its keys go at once.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error>;
+    /// Lets the history up to and with `revision` go; what is there stays, and so does all that came after. Done again, or
+    /// for less than was let go already, it is no error. A store whose history ends by itself need do nothing.
+    async fn compact(&self, _revision: Revision) -> Result<(), Error> {
+        Ok(())
+    }
     /// Whether only this host can ever see it (the embedded store).
     fn single_host(&self) -> bool;
     /// For messages: `etcd at http://…` or `the file /…`.

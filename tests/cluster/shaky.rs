@@ -56,6 +56,9 @@ impl Store for Shaky {
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
         self.store.revoke_lease(lease).await
     }
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.store.compact(revision).await
+    }
     fn single_host(&self) -> bool {
         self.store.single_host()
     }

@@ -2,19 +2,16 @@
 
 use crate::environment;
 use crate::server::Server;
+use stampede::store::Store;
 use stampede::store::embedded::Embedded;
-use stampede::store::{Revision, Store};
 use std::sync::Arc;
 
-#[async_trait::async_trait]
 pub trait Backend: Send + Sync {
     fn store(&self) -> Arc<dyn Store>;
-    /// Forgets the history up to the present, more than nothing.
-    async fn compact(&self);
 }
 
 pub struct Etcd {
-    server: Server,
+    _server: Server,
     store: Arc<dyn Store>,
 }
 
@@ -22,20 +19,13 @@ impl Etcd {
     pub async fn start() -> Self {
         let server = Server::start().await;
         let store = server.connect();
-        Self { server, store }
+        Self { _server: server, store }
     }
 }
 
-#[async_trait::async_trait]
 impl Backend for Etcd {
     fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
-    }
-
-    async fn compact(&self) {
-        let Revision(revision) = self.store.get("compact").await.unwrap().revision;
-        let mut client = etcd_client::Client::connect(self.server.urls(), None).await.unwrap();
-        client.compact(revision, None).await.unwrap();
     }
 }
 
@@ -57,13 +47,8 @@ impl File {
     }
 }
 
-#[async_trait::async_trait]
 impl Backend for File {
     fn store(&self) -> Arc<dyn Store> {
         self.store.clone()
-    }
-
-    async fn compact(&self) {
-        self.store.compact();
     }
 }

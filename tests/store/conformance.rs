@@ -4,6 +4,7 @@ use crate::backend::Backend;
 use crate::{next, until, within};
 use bytes::Bytes;
 use futures::StreamExt;
+use stampede::store::mirror::Mirror;
 use stampede::store::{
     Answer, Change, Compare, Entry, Error, LeaseId, Operation, Outcome, Revision, Store, Transaction, WatchEvent,
 };
@@ -39,6 +40,8 @@ macro_rules! conformance {
             a_watch_tells_each_revision_once_and_whole,
             a_watch_misses_nothing_under_concurrent_writers,
             a_compacted_past_is_said_to_be,
+            compaction_lets_go_what_is_asked_and_no_more,
+            a_mirror_survives_compaction,
             an_expired_lease_takes_its_keys,
             a_lease_kept_alive_stays,
             a_revoked_lease_is_gone,
@@ -360,8 +363,8 @@ async fn a_compacted_past_is_said_to_be(backend: &impl Backend) {
     let store = &*backend.store();
     let old = put(store, "w/1", "1").await;
     put(store, "w/1", "2").await;
-    put(store, "w/1", "3").await;
-    backend.compact().await;
+    let newest = put(store, "w/1", "3").await;
+    store.compact(newest).await.unwrap();
     let error = match store.watch("w/", old).await {
         Ok(mut watch) => {
             let error = next(&mut watch).await.unwrap_err();
@@ -373,6 +376,48 @@ async fn a_compacted_past_is_said_to_be(backend: &impl Backend) {
     assert!(matches!(error, Error::Compacted { revision } if revision > old), "{error:?}");
     // What is there is not touched.
     assert_eq!(entry(store, "w/1").await.unwrap().value, "3");
+}
+
+async fn compaction_lets_go_what_is_asked_and_no_more(backend: &impl Backend) {
+    let store = &*backend.store();
+    let old = put(store, "w/1", "1").await;
+    let middle = put(store, "w/1", "2").await;
+    let newest = put(store, "w/1", "3").await;
+    let mut following = store.watch("w/", old).await.unwrap();
+    for revision in [old, middle, newest] {
+        assert!(
+            matches!(next(&mut following).await, Ok(WatchEvent::Changed { revision: told, .. }) if told == revision)
+        );
+    }
+    store.compact(middle).await.unwrap();
+    // Again, and less than that: somebody else was first.
+    store.compact(middle).await.unwrap();
+    store.compact(old).await.unwrap();
+    let mut watch = store.watch("w/", newest).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Ok(WatchEvent::Changed { revision, .. }) if revision == newest));
+    let refused = store.compact(Revision(newest.0 + 1000)).await;
+    assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
+    // Who followed goes on, and nothing is a write.
+    assert_eq!(store.get("w/1").await.unwrap().revision, newest);
+    let last = put(store, "w/1", "4").await;
+    for watch in [&mut following, &mut watch] {
+        assert!(matches!(next(watch).await, Ok(WatchEvent::Changed { revision, .. }) if revision == last));
+    }
+}
+
+async fn a_mirror_survives_compaction(backend: &impl Backend) {
+    let store = backend.store();
+    put(&*store, "m/a", "1").await;
+    let mirror: Mirror<u64> = Mirror::start(store.clone(), &crate::environment(), "m/");
+    assert!(mirror.listed(crate::LIMIT).await);
+    for round in 0..5 {
+        let revision = put(&*store, "m/a", &round.to_string()).await;
+        store.compact(revision).await.unwrap();
+        let revision = put(&*store, "m/b", &round.to_string()).await;
+        assert!(mirror.reached(revision, crate::LIMIT).await);
+        assert_eq!(mirror.get("b").map(|item| *item.value), Some(round));
+    }
+    assert_eq!(mirror.freshness().stale_since, None);
 }
 
 async fn an_expired_lease_takes_its_keys(backend: &impl Backend) {

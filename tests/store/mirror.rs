@@ -233,8 +233,7 @@ async fn it_survives_compaction_while_cut_off_and_notices_what_vanished() {
     delete(&*other, "m/vanishes").await;
     put(&*other, "m/comes", "3").await;
     let revision = put(&*other, "m/stays", "2").await;
-    let mut client = etcd_client::Client::connect(server.urls(), None).await.unwrap();
-    client.compact(revision.0, None).await.unwrap();
+    other.compact(revision).await.unwrap();
 
     assert!(mirror.reached(revision, LIMIT).await);
     until("freshness", async || mirror.freshness().stale_since.is_none()).await;
@@ -278,7 +277,7 @@ async fn concurrent_writers_leave_the_mirror_right() {
                         delete(&*store, &format!("m/{}", (i + writer) % 50)).await;
                     }
                     if i % 100 == 0 {
-                        store.compact();
+                        store.compact(last).await.unwrap();
                     }
                 }
                 last

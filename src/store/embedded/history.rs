@@ -45,16 +45,26 @@ impl History {
             self.log.push_back((*revision, changes.clone()));
         }
         while self.log.len() > REVISIONS || self.bytes > BYTES {
-            let Some((revision, changes)) = self.log.pop_front() else { break };
-            self.bytes -= bytes(&changes);
-            self.compacted = revision;
+            if !self.forget_oldest() {
+                break;
+            }
         }
     }
 
-    pub(super) fn compact(&mut self) {
-        if let Some((newest, _)) = self.log.back() {
-            *self = Self::after(*newest);
+    /// Forgets everything up to and with `revision`.
+    pub(super) fn compact(&mut self, revision: Revision) {
+        while self.log.front().is_some_and(|(oldest, _)| *oldest <= revision) {
+            self.forget_oldest();
         }
+        self.compacted = self.compacted.max(revision);
+    }
+
+    /// Whether there was one.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((revision, changes)) = self.log.pop_front() else { return false };
+        self.bytes -= bytes(&changes);
+        self.compacted = revision;
+        true
     }
 
     /// Whether all since `from` is still there.

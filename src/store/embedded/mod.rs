@@ -128,11 +128,6 @@ impl Embedded {
         Ok(Self { shared, reaper })
     }
 
-    /// Forgets the history up to now, as it forgets by itself what is old.
-    pub fn compact(&self) {
-        self.shared.live.write().unwrap_or_else(PoisonError::into_inner).history.compact();
-    }
-
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.live.read().unwrap_or_else(PoisonError::into_inner).state)
     }
@@ -205,6 +200,15 @@ impl Store for Embedded {
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
         Shared::submit(&self.shared, Work::Revoke(lease)).await.map(drop)
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let mut live = self.shared.live.write().unwrap_or_else(PoisonError::into_inner);
+        if revision > live.state.revision {
+            return Err(Error::Refused { message: format!("revision {revision} is still to come") });
+        }
+        live.history.compact(revision);
+        Ok(())
     }
 
     fn single_host(&self) -> bool {

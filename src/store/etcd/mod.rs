@@ -199,6 +199,17 @@ impl Store for EtcdStore {
         self.session.call(Effect::Writes { lease: Some(lease) }, attempt).await
     }
 
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        let attempt = |client: etcd_client::Client| async move {
+            Ok(client.kv_client().compact(revision.0, None).await.map(drop)?)
+        };
+        match self.session.call(Effect::Reads, attempt).await {
+            // Another did it already.
+            Err(Error::Compacted { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
     fn single_host(&self) -> bool {
         false
     }
