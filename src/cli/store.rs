@@ -22,6 +22,15 @@ pub enum StoreVerb {
     Export(ExportOptions),
     /// Reads such a file into an empty store, as a new generation of the cluster. Before the agents are started.
     Import(ImportOptions),
+    /// After etcd was restored from a snapshot of its own, and before the agents are started: a new generation of the
+    /// cluster, in which no id is given out a second time.
+    Restored(RestoredOptions),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct RestoredOptions {
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +100,7 @@ pub async fn run(verb: StoreVerb) -> Result<()> {
     match verb {
         StoreVerb::Export(options) => export(options, &environment).await,
         StoreVerb::Import(options) => import(options, &environment).await,
+        StoreVerb::Restored(options) => restored(options, &environment).await,
     }
 }
 
@@ -137,5 +147,12 @@ async fn import(options: ImportOptions, environment: &Environment) -> Result<()>
         header.cluster,
         store.describe()
     );
+    Ok(())
+}
+
+async fn restored(options: RestoredOptions, environment: &Environment) -> Result<()> {
+    let store = options.place.open(environment, true)?;
+    let generation = backup::restored(store.as_ref(), environment).await?;
+    eprintln!("{} is generation {generation} of its cluster; start the agents", store.describe());
     Ok(())
 }

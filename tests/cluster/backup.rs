@@ -204,3 +204,24 @@ async fn nothing_is_exported_where_nothing_is() {
     let error = backup::export(store.as_ref(), &environment()).await.unwrap_err();
     assert!(matches!(error, Error::Empty { .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_store_gives_nothing_out_twice() {
+    let server = Server::start().await;
+    let store: Arc<dyn Store> = server.connect();
+    let error = backup::restored(store.as_ref(), &environment()).await.unwrap_err();
+    assert!(matches!(error, Error::Empty { .. }), "{error}");
+    filled(&store).await;
+    let directory = tempfile::tempdir().unwrap();
+    let joined = Membership::join(join(&store, &machine(1, "a"), "h1", directory.path())).await.unwrap();
+    let error = backup::restored(store.as_ref(), &environment()).await.unwrap_err();
+    assert!(matches!(&error, Error::Alive { hosts, .. } if *hosts == ["h1"]), "{error}");
+    joined.leave().await.unwrap();
+    let before = all(store.as_ref()).await;
+    assert_eq!(backup::restored(store.as_ref(), &environment()).await.unwrap(), 2);
+    assert_next(&before, store.as_ref(), 1).await;
+    // Once more does no harm, also where answers are lost.
+    let shaky = crate::shaky::Shaky { store: store.clone(), environment: environment(), one_of: 6 };
+    assert_eq!(backup::restored(&shaky, &environment()).await.unwrap(), 3);
+    assert_next(&before, store.as_ref(), 2).await;
+}

@@ -61,7 +61,7 @@ pub enum Error {
          leases have ended", hosts.join(", ")
     )]
     Alive { store: String, hosts: Vec<String> },
-    #[error("another import into {store} came between; one at a time")]
+    #[error("another one came between on {store}; one at a time, and try again")]
     Overtaken { store: String },
     #[error("a value in the backup is not what it should be")]
     Content(#[source] store::Error),
@@ -103,16 +103,7 @@ pub async fn import(store: &dyn Store, environment: &Environment, items: Vec<Ite
         let id = cluster.and_then(|entry| Record::of(&entry.key, &entry.value).ok()).map(|record| record.id());
         return Err(Error::Occupied { store: store.describe(), id: id.unwrap_or_else(|| "unknown".into()) });
     }
-    let prefix = key::all_alive();
-    let alive: Vec<String> = snapshot
-        .entries
-        .iter()
-        .filter(|entry| entry.key.starts_with(&prefix))
-        .map(|entry| key::last(&prefix, &entry.key).to_owned())
-        .collect();
-    if !alive.is_empty() {
-        return Err(Error::Alive { store: store.describe(), hosts: alive });
-    }
+    nobody_alive(store, &snapshot.entries)?;
     let (last, items) = next_generation(items, &snapshot.entries)?;
     let work = Work { store, environment, marker: Bytes::from(format!("\"{}\"", environment.uuid())) };
     let begun = work.begin(&snapshot.entries).await?;
@@ -123,6 +114,50 @@ pub async fn import(store: &dyn Store, environment: &Environment, items: Vec<Ite
     }
     work.end(&begun, &last).await?;
     last.generation()
+}
+
+/// Tells the cluster that its store went back in time by other means (`etcdctl snapshot restore`): a new generation and
+/// lifted counters, in one transaction; what is there else stays. The new generation.
+///
+/// # Errors
+/// Where agents are alive, and what the store answers. Done twice it is one generation more, and does no harm.
+pub async fn restored(store: &dyn Store, environment: &Environment) -> Result<u64, Error> {
+    let snapshot = store.range(key::ROOT).await?;
+    if find(&snapshot.entries, &key::importing()).is_some() {
+        return Err(Error::Half { store: store.describe() });
+    }
+    nobody_alive(store, &snapshot.entries)?;
+    let mut transaction = Transaction::new();
+    let mut items = Vec::new();
+    for entry in snapshot.entries {
+        if entry.key == key::cluster() || entry.key.starts_with(&key::counters()) {
+            transaction = transaction.unchanged(&entry.key, entry.mod_revision);
+            items.push(Item::from(entry));
+        }
+    }
+    let (record, items) = match next_generation(items, &[]) {
+        Err(Error::NoBackup) => return Err(Error::Empty { store: store.describe() }),
+        result => result?,
+    };
+    let key = key::cluster();
+    transaction = transaction.then(Operation::put(&key, store::encode(&key, &record.0)?));
+    for item in items {
+        transaction = transaction.then(Operation::put(item.key, item.value));
+    }
+    let work = Work { store, environment, marker: Bytes::new() };
+    if work.commit(transaction).await?.succeeded {
+        return record.generation();
+    }
+    // Perhaps it was our own earlier try whose answer was lost.
+    let there = work.get(&key).await?.map(|entry| Record::of(&entry.key, &entry.value)).transpose()?;
+    if there.as_ref() == Some(&record) { record.generation() } else { Err(work.overtaken()) }
+}
+
+fn nobody_alive(store: &dyn Store, there: &[Entry]) -> Result<(), Error> {
+    let prefix = key::all_alive();
+    let alive = there.iter().filter(|entry| entry.key.starts_with(&prefix));
+    let hosts: Vec<String> = alive.map(|entry| key::last(&prefix, &entry.key).to_owned()).collect();
+    if hosts.is_empty() { Ok(()) } else { Err(Error::Alive { store: store.describe(), hosts }) }
 }
 
 fn find<'a>(entries: &'a [Entry], key: &str) -> Option<&'a Entry> {
