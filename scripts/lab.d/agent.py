@@ -71,6 +71,19 @@ def write_files(host, agent, endpoints):
     template = Path(__file__).with_name("config.toml").read_text()
     text = template.replace("@ENDPOINTS@", ", ".join(f'"{endpoint}"' for endpoint in endpoints))
     provision.write(root, "/etc/stampede/config.toml", text)
+    # As an operator's cloud-config would bring it.
+    provision.write(root, "/var/lib/stampede/secret", _secret(host.lab), 0o600)
+
+
+def _secret(lab):
+    """The cluster secret: made once for each lab."""
+    file = lab.state / "secret"
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        file.touch(0o600)
+        file.write_text(f"{os.urandom(32).hex()}\n")
+        return file.read_text()
 
 
 def activate(host, agent):

@@ -8,6 +8,7 @@
 use super::cache::{Cache, Glance};
 use super::error::ApiError;
 use super::secret;
+use super::throttle::Throttle;
 use crate::environment::Environment;
 use crate::orchestration::KEY_NAMES;
 use crate::resource::declaration::Type;
@@ -31,10 +32,6 @@ pub const ADMIN: u64 = 1;
 pub const SECRET_HASH: &str = "secretHash";
 
 const REMEMBERED: Duration = Duration::from_secs(60);
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-/// A try that would wait longer is turned away.
-const LONGEST_WAIT: Duration = Duration::from_secs(4);
-const FAILURES_FORGOTTEN: Duration = Duration::from_secs(900);
 /// So many are remembered; past it, the oldest go.
 const MOST_REMEMBERED: usize = 10_000;
 
@@ -109,7 +106,7 @@ pub struct Authenticator {
     /// Of the digests in memory.
     digest_key: [u8; 32],
     verified: Mutex<HashMap<String, Verified>>,
-    failures: Mutex<HashMap<(String, Option<IpAddr>), Failures>>,
+    failures: Throttle<(String, Option<IpAddr>)>,
     /// Argon2 takes 19 MiB and a processor each time.
     turns: Arc<Semaphore>,
 }
@@ -123,12 +120,6 @@ struct Verified {
     rests_on: [(&'static str, u64, Revision); 2],
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Failures {
-    count: u32,
-    next_try: Instant,
-}
-
 impl Authenticator {
     pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, environment: &Environment) -> Self {
         let mut digest_key = [0; 32];
@@ -138,7 +129,7 @@ impl Authenticator {
             cache,
             digest_key,
             verified: Mutex::default(),
-            failures: Mutex::default(),
+            failures: Throttle::default(),
             turns: Arc::new(Semaphore::new(2)),
         }
     }
@@ -159,10 +150,12 @@ impl Authenticator {
             return Ok(principal);
         }
         let slot = (public, from);
-        self.take_turn(&slot).await?;
+        if !self.failures.take_turn(&slot).await {
+            return Err(refused("too many failed sign-ins with this key from this address; wait half a minute"));
+        }
         match self.verify(&slot.0, secret).await? {
             Some((principal, rests_on)) => {
-                lock(&self.failures).remove(&slot);
+                self.failures.succeeded(&slot);
                 // By these a change is noticed before the minute is over.
                 self.cache.keep("credential");
                 self.cache.keep("account");
@@ -175,7 +168,9 @@ impl Authenticator {
                 Ok(principal)
             }
             None => {
-                self.failed(slot);
+                if let Some(failures) = self.failures.failed(slot) {
+                    tracing::warn!(failures, "sign-ins with an API key fail");
+                }
                 Err(refused("this API key is not known, is not active, or its secret is another; check both parts"))
             }
         }
@@ -193,42 +188,6 @@ impl Authenticator {
             return None;
         }
         bool::from(entry.digest.ct_eq(digest)).then_some(entry.principal)
-    }
-
-    /// Waits as long as earlier failures ask for.
-    async fn take_turn(&self, slot: &(String, Option<IpAddr>)) -> Result<(), ApiError> {
-        let until = {
-            let mut failures = lock(&self.failures);
-            let Some(entry) = failures.get_mut(slot) else { return Ok(()) };
-            let now = Instant::now();
-            let until = entry.next_try.max(now);
-            if until - now > LONGEST_WAIT {
-                return Err(refused("too many failed sign-ins with this key from this address; wait half a minute"));
-            }
-            // Tries at one time queue up behind each other.
-            entry.next_try = until + delay(entry.count);
-            until
-        };
-        tokio::time::sleep_until(until).await;
-        Ok(())
-    }
-
-    fn failed(&self, slot: (String, Option<IpAddr>)) {
-        let now = Instant::now();
-        let mut failures = lock(&self.failures);
-        if failures.len() >= MOST_REMEMBERED {
-            failures.retain(|_, entry| entry.next_try + FAILURES_FORGOTTEN > now);
-        }
-        if failures.len() >= MOST_REMEMBERED {
-            failures.clear();
-        }
-        let entry = failures.entry(slot).or_insert(Failures { count: 0, next_try: now });
-        entry.count = if entry.next_try + FAILURES_FORGOTTEN < now { 1 } else { entry.count.saturating_add(1) };
-        entry.next_try = entry.next_try.max(now + delay(entry.count));
-        // The 1st, 2nd, 4th, 8th: enough to see it, too little to fill a disk.
-        if entry.count.is_power_of_two() {
-            tracing::warn!(failures = entry.count, "sign-ins with an API key fail");
-        }
     }
 
     async fn verify(
@@ -306,11 +265,6 @@ fn refused(message: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, message)
 }
 
-/// How long to wait after so many failures: 250 ms, doubled each time, up to 32 s.
-fn delay(failures: u32) -> Duration {
-    FIRST_DELAY * (1 << failures.saturating_sub(1).min(7))
-}
-
 /// The public and the secret value of a Basic header; `None` where it holds none (as `None:None`, which the Python
 /// bindings send when they have no keys).
 fn basic(header: &str) -> Option<(String, Vec<u8>)> {
@@ -343,12 +297,5 @@ mod tests {
         for header in ["", "Basic", "Basic !", "Bearer abc", &encoded("None:None"), &encoded(":x"), &encoded("a")] {
             assert_eq!(basic(header), None, "{header}");
         }
-    }
-
-    #[test]
-    fn each_failure_waits_longer_up_to_a_limit() {
-        assert_eq!(delay(1), FIRST_DELAY);
-        assert!((1..40).all(|count| delay(count) <= delay(count + 1)));
-        assert_eq!(delay(u32::MAX), Duration::from_secs(32));
     }
 }

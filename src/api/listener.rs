@@ -1,9 +1,14 @@
 //! Connections: who is at the other end, and how long they may take.
 //!
-//! TLS has its place here: its first byte (0x16, a handshake) tells it from plain text on the same port. Until it is
-//! served, who begins it is told so by a TLS alert rather than by silence.
+//! TLS and plain text come in at the same port: TLS begins with a byte that no request begins with (0x16, a handshake).
+//! Within TLS, ALPN tells agents of the cluster from everyone else, before a certificate is shown: see
+//! [`crate::membership::trust::tls`]. As long as this host has no certificate, who begins TLS is told so by an alert.
 
+use super::agents::{self, Agent};
 use super::{Context, router};
+use crate::membership::Trust;
+use crate::membership::trust::certificate::agent_in;
+use crate::membership::trust::tls::AGENT;
 use axum::body::Body;
 use hyper::Request;
 use hyper::body::Incoming;
@@ -17,6 +22,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::Semaphore;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -57,6 +65,8 @@ pub enum Peer {
     Unix { root: bool },
     /// In plain text from there.
     Tcp { from: IpAddr },
+    /// By TLS, from there.
+    Tls { from: IpAddr },
 }
 
 enum Stream {
@@ -67,7 +77,7 @@ enum Stream {
 /// Answers what comes in, until `shutdown`; then lets what is under way end, for a moment.
 pub async fn serve(listener: impl Into<Listener>, context: Arc<Context>, shutdown: CancellationToken) {
     let listener = listener.into();
-    let router = router(context.clone());
+    let (router, agents) = (router(context.clone()), agents::router(context.clone()));
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = room.clone().acquire_owned().await else { return };
@@ -84,15 +94,17 @@ pub async fn serve(listener: impl Into<Listener>, context: Arc<Context>, shutdow
                 continue;
             }
         };
-        let (router, shutdown) = (router.clone(), shutdown.clone());
+        let (router, agents) = (router.clone(), agents.clone());
+        let (context, shutdown) = (context.clone(), shutdown.clone());
         tokio::spawn(async move {
             match stream {
                 Stream::Unix(stream, root) => converse(stream, Peer::Unix { root }, router, &shutdown).await,
-                Stream::Tcp(stream, from) => {
-                    if let Some(stream) = plain_text(stream, from).await {
-                        converse(stream, Peer::Tcp { from }, router, &shutdown).await;
-                    }
-                }
+                Stream::Tcp(stream, from) => match begin(stream, from, &context).await {
+                    Some(Begun::Plain(stream)) => converse(stream, Peer::Tcp { from }, router, &shutdown).await,
+                    Some(Begun::User(stream)) => converse(stream, Peer::Tls { from }, router, &shutdown).await,
+                    Some(Begun::Agent(stream, agent)) => converse(stream, agent, agents, &shutdown).await,
+                    None => {}
+                },
             }
             drop(place);
         });
@@ -124,27 +136,72 @@ impl Listener {
     }
 }
 
-/// The connection, if it does not begin with TLS.
-async fn plain_text(mut stream: TcpStream, from: IpAddr) -> Option<TcpStream> {
+/// A connection whose other end is known as far as it can be before a request.
+enum Begun {
+    Plain(TcpStream),
+    User(Box<TlsStream<TcpStream>>),
+    Agent(Box<TlsStream<TcpStream>>, Agent),
+}
+
+/// Finds out how the other end speaks, and has it prove what it must.
+async fn begin(stream: TcpStream, from: IpAddr, context: &Context) -> Option<Begun> {
     let mut first = [0];
     match tokio::time::timeout(HEAD, stream.peek(&mut first)).await {
-        Ok(Ok(1)) if first[0] == HANDSHAKE => {
-            tracing::info!(%from, "TLS was tried, but this agent serves plain text only; use http://");
-            // They may be gone already; then there is nobody to tell.
-            let _told = tokio::time::timeout(FAREWELL, stream.write_all(&ALERT)).await;
+        Ok(Ok(1)) if first[0] == HANDSHAKE => {}
+        Ok(Ok(1)) => return Some(Begun::Plain(stream)),
+        _ => return None,
+    }
+    match tokio::time::timeout(HEAD, handshake(stream, from, context)).await {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => {
+            // Also who wants another authority's certificate, and scanners.
+            tracing::debug!(%from, %error, "a TLS handshake failed");
             None
         }
-        Ok(Ok(1)) => Some(stream),
-        _ => None,
+        Err(_) => None,
     }
 }
 
-async fn converse<S>(stream: S, peer: Peer, router: axum::Router, shutdown: &CancellationToken)
+async fn handshake(mut stream: TcpStream, from: IpAddr, context: &Context) -> std::io::Result<Option<Begun>> {
+    let Some(tls) = context.trust.as_ref().and_then(Trust::tls) else {
+        tracing::info!(%from, "TLS was tried, but this host has no certificate yet; the log says what it waits for");
+        stream.write_all(&ALERT).await?;
+        return Ok(None);
+    };
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let agent = start.client_hello().alpn().is_some_and(|mut offered| offered.any(|it| it == AGENT));
+    if !agent {
+        return Ok(Some(Begun::User(Box::new(start.into_stream(tls.api.clone()).await?))));
+    }
+    let stream = match start.into_stream(tls.agents.clone()).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%from, %error, "an agent could not prove that it is of this cluster");
+            return Ok(None);
+        }
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    match shown.and_then(agent_in) {
+        Some((host, identity)) => {
+            let agent = Agent { host: host.into(), identity: identity.into() };
+            Ok(Some(Begun::Agent(Box::new(stream), agent)))
+        }
+        None => {
+            tracing::warn!(%from, "a certificate of the cluster's authority that is of no agent is refused");
+            Ok(None)
+        }
+    }
+}
+
+/// `peer` goes with each request.
+async fn converse<S, P>(stream: S, peer: P, router: axum::Router, shutdown: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Clone + std::fmt::Debug + Send + Sync + 'static,
 {
+    let known = peer.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -169,6 +226,6 @@ where
     };
     if let Err(error) = result {
         // Clients vanish all the time.
-        tracing::debug!(?peer, %error, "a connection ended badly");
+        tracing::debug!(peer = ?known, %error, "a connection ended badly");
     }
 }

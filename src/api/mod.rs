@@ -1,17 +1,21 @@
 //! HTTP, from socket to resource: contract, sign-in, reading and writing.
 //!
 //! ```text
-//! listener   a connection: TCP, or the Unix socket with the peer's uid
+//! listener   a connection: TCP with TLS or without, or the Unix socket with the peer's uid
+//!   agents     another agent, by mutual TLS: routes of its own
 //!   router     request id, limits, sign-in (authentication), browsers' tokens (csrf), errors (error)
 //!     exchange   one request of one account, told apart by its path
 //!       read       reader → cache: what the account sees; collection, filter: lists; view: what is written
+//!       cluster    join tokens, joining, the authority: below /cluster/
 //!       write      body → resource::validation → orchestration::Service → the answer
 //! ```
 //! Any host answers for all. Nothing is decided here: a write is one call of [`crate::orchestration::Service`].
 
+mod agents;
 mod authentication;
 mod body;
 mod cache;
+mod cluster;
 mod collection;
 mod csrf;
 mod error;
@@ -23,20 +27,26 @@ mod reader;
 mod request;
 mod router;
 mod secret;
+mod throttle;
 mod view;
 mod write;
 
+pub use agents::OwnLease;
 pub use authentication::SECRET_HASH;
+pub use cluster::{Invitation, Invited};
 pub use listener::{Listener, Peer, serve};
 pub use router::router;
 
 use crate::environment::Environment;
+use crate::membership::Trust;
 use crate::orchestration::{Draft, Service, ServiceError};
 use crate::store::Store;
 use authentication::Authenticator;
 use cache::Cache;
 use serde_json::Map;
+use std::net::IpAddr;
 use std::sync::Arc;
+use throttle::Throttle;
 
 /// How the API is to be served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +63,12 @@ pub struct Context {
     cache: Arc<Cache>,
     authenticator: Authenticator,
     settings: Settings,
+    store: Arc<dyn Store>,
+    /// Who is who; none in an API that is no agent's.
+    trust: Option<Trust>,
+    lease: Option<Arc<dyn OwnLease>>,
+    invitation: Invitation,
+    joins: Throttle<IpAddr>,
 }
 
 impl Context {
@@ -62,15 +78,43 @@ impl Context {
         service: Arc<dyn Service>,
         settings: Settings,
     ) -> Arc<Self> {
+        Self::with_trust(environment, store, service, settings, None)
+    }
+
+    /// Of an agent: with TLS, other agents and joining hosts.
+    pub fn with_trust(
+        environment: &Environment,
+        store: Arc<dyn Store>,
+        service: Arc<dyn Service>,
+        settings: Settings,
+        trusted: Option<Trusted>,
+    ) -> Arc<Self> {
         let cache = Arc::new(Cache::new(store.clone(), environment));
+        let (trust, lease, invitation) = match trusted {
+            Some(it) => (Some(it.trust), Some(it.lease), it.invitation),
+            None => (None, None, Invitation::default()),
+        };
         Arc::new(Self {
             environment: environment.clone(),
             service,
-            authenticator: Authenticator::new(store, cache.clone(), environment),
+            authenticator: Authenticator::new(store.clone(), cache.clone(), environment),
             cache,
             settings,
+            store,
+            trust,
+            lease,
+            invitation,
+            joins: Throttle::default(),
         })
     }
+}
+
+/// What makes an API an agent's.
+#[derive(Debug)]
+pub struct Trusted {
+    pub trust: Trust,
+    pub lease: Arc<dyn OwnLease>,
+    pub invitation: Invitation,
 }
 
 /// An API key, as it is told once.

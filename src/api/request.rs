@@ -1,6 +1,7 @@
 //! A request, taken apart: what it is about, who asks, and under which addresses the answer's links are to be.
 
 use super::authentication::Principal;
+use super::listener::Peer;
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use form_urlencoded::Serializer;
 
@@ -22,7 +23,7 @@ impl Request {
         let path = parts.uri.path().split('/').filter(|segment| !segment.is_empty()).skip(1).map(str::to_owned);
         Self {
             method: parts.method.clone(),
-            base: format!("{}/v1", origin(&parts.headers)),
+            base: format!("{}/v1", origin(parts)),
             path: path.collect(),
             query: form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
                 .map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -65,7 +66,13 @@ pub fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// `http://h:9080`, as the client sees us.
-pub fn origin(headers: &HeaderMap) -> String {
+pub fn origin(parts: &Parts) -> String {
+    let tls = matches!(parts.extensions.get::<Peer>(), Some(Peer::Tls { .. }));
+    origin_of(&parts.headers, if tls { "https" } else { "http" })
+}
+
+/// `own` is how the client reached this host; a proxy before it may say more.
+fn origin_of(headers: &HeaderMap, own: &'static str) -> String {
     let forwarded = |name: &'static str| {
         // Behind several proxies, the first entry is what the client said.
         text(headers, header::HeaderName::from_static(name))
@@ -79,7 +86,8 @@ pub fn origin(headers: &HeaderMap) -> String {
         .unwrap_or("localhost:9080");
     let scheme = match forwarded("x-forwarded-proto") {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
-        _ => "http",
+        Some(_) => "http",
+        None => own,
     };
     format!("{scheme}://{host}")
 }
@@ -88,12 +96,16 @@ pub fn origin(headers: &HeaderMap) -> String {
 mod tests {
     use super::*;
 
-    fn from(pairs: &[(&'static str, &'static str)]) -> String {
+    fn by(own: &'static str, pairs: &[(&'static str, &'static str)]) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.insert(*name, value.parse().unwrap());
         }
-        origin(&headers)
+        origin_of(&headers, own)
+    }
+
+    fn from(pairs: &[(&'static str, &'static str)]) -> String {
+        by("http", pairs)
     }
 
     #[test]
@@ -105,5 +117,7 @@ mod tests {
         assert_eq!(from(&[("host", "[fd00::1]:9080")]), "http://[fd00::1]:9080");
         assert_eq!(from(&[("host", "h\"><script>")]), "http://localhost:9080");
         assert_eq!(from(&[]), "http://localhost:9080");
+        assert_eq!(by("https", &[("host", "h:9080")]), "https://h:9080");
+        assert_eq!(by("https", &[("host", "h"), ("x-forwarded-proto", "http")]), "http://h");
     }
 }

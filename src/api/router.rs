@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::exchange::{self, Answer};
 use super::listener::Peer;
 use super::request::{self, Request, text};
-use super::{body, csrf};
+use super::{body, cluster, csrf};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -56,7 +56,7 @@ async fn answer(State(context): State<Arc<Context>>, request: axum::extract::Req
         }
     };
     set(REQUEST_ID, &id);
-    set(SCHEMAS, &format!("{}/v1/schemas", request::origin(&parts.headers)));
+    set(SCHEMAS, &format!("{}/v1/schemas", request::origin(&parts)));
     set(header::CACHE_CONTROL, "no-cache");
     if let Some(cookie) = csrf::token(&context.environment, &parts.headers) {
         response.headers_mut().insert(header::SET_COOKIE, cookie);
@@ -64,10 +64,13 @@ async fn answer(State(context): State<Arc<Context>>, request: axum::extract::Req
     response
 }
 
-async fn handle(context: &Arc<Context>, parts: &Parts, body: Body) -> Result<Response, ApiError> {
+async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result<Response, ApiError> {
     let path = parts.uri.path();
     if path.trim_end_matches('/') == "/ping" {
         return Ok("pong".into_response());
+    }
+    if let Some(answer) = cluster::join(context, parts, &mut body).await {
+        return Ok(respond(answer?));
     }
     let principal = sign_in(context, parts).await?;
     csrf::check(&parts.method, &parts.headers)?;
@@ -78,6 +81,10 @@ async fn handle(context: &Arc<Context>, parts: &Parts, body: Body) -> Result<Res
         Some("v1") => {
             let bytes = body::read(body).await?;
             exchange::answer(context, &request, bytes).await?
+        }
+        Some("cluster") => {
+            let bytes = body::read(body).await?;
+            cluster::answer(context, &request, &bytes).await?
         }
         Some(other) => {
             return Err(ApiError::not_found(format!("there is no /{other:.40}; everything is below {}", request.base)));
@@ -98,13 +105,15 @@ async fn sign_in(context: &Context, parts: &Parts) -> Result<Principal, ApiError
             }
             None
         }
+        Some(Peer::Tls { from }) => Some(from.to_canonical()),
         Some(Peer::Tcp { from }) if from.to_canonical().is_loopback() || context.settings.allow_plain_text => {
             Some(from.to_canonical())
         }
         _ => {
             return Err(ApiError::forbidden(
-                "plain text is answered only to this host itself: ask on the host (127.0.0.1 or the Unix socket), \
-                 or have its operator allow plain text on a network that is trusted (--allow-plain-text)",
+                "plain text is answered only to this host itself: use https:// with the cluster's authority \
+                 (`stampede ca show` on a host prints it), or have the operator allow plain text on a network that is \
+                 trusted (api.plain_text)",
             ));
         }
     };

@@ -6,6 +6,7 @@ use crate::compute::supervisor::command::{self, Supervise, supervise as stand_by
 use crate::environment::Environment;
 use crate::host::config::{Config, ConfigError};
 use crate::membership::JoinError;
+use crate::membership::trust::TrustError;
 use crate::network::driver;
 use crate::systemd::notify::{Announce, Service};
 use anyhow::{Context, Result};
@@ -54,6 +55,7 @@ fn exit(result: Result<()>) -> ExitCode {
     eprintln!("stampede: {text}");
     let refused = error.chain().any(|cause| {
         cause.is::<ConfigError>()
+            || cause.downcast_ref::<TrustError>().is_some_and(TrustError::refuses)
             || cause.downcast_ref::<JoinError>().is_some_and(|cause| !matches!(cause, JoinError::Store(_)))
     });
     if refused { ExitCode::from(EXIT_REFUSED) } else { ExitCode::FAILURE }

@@ -8,20 +8,23 @@
 //! Stopping ends the agent alone: its lease, its units and what they hold go on.
 
 use super::late::LateService;
+use super::trust::{self, LateLease};
 use crate::api;
 use crate::compute::docker::Docker;
 use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
 use crate::host::config::{Config, ConfigError};
-use crate::host::description::store_addresses;
+use crate::host::description::{names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::instances::Instances;
 use crate::host::shutdown;
 use crate::host::watch::Watch;
 use crate::membership::fence;
-use crate::membership::peers::NoPeers;
-use crate::membership::{Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, ensure_cluster};
+use crate::membership::trust::Names;
+use crate::membership::{
+    Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
+};
 use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
@@ -61,11 +64,26 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let hosts = Hosts::start(store.clone(), &environment);
     let service = Arc::new(LateService::default());
     let settings = api::Settings { allow_plain_text: config.api.plain_text };
-    let context = api::Context::new(&environment, store.clone(), service.clone(), settings);
+    let trust = trust::open(&config, &environment, store.clone());
+    let lease = LateLease::new(&config, &environment, &ledger, &supervision);
+    let trusted = api::Trusted { trust: trust.clone(), lease: lease.clone(), invitation: trust::invitation(&config)? };
+    let context = api::Context::with_trust(&environment, store.clone(), service.clone(), settings, Some(trusted));
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
-    let agent =
-        Agent { config, environment, units, store, docker, ledger, supervision, hosts, service, beats: beats.clone() };
+    let agent = Agent {
+        config,
+        environment,
+        units,
+        store,
+        docker,
+        ledger,
+        supervision,
+        hosts,
+        service,
+        trust,
+        lease,
+        beats: beats.clone(),
+    };
     let announced = CancellationToken::new();
     let mut work = tokio::spawn(agent.clone().work(stop.clone(), announced.clone()));
     let mut watchdog = Watchdog::of_service(&agent.environment);
@@ -200,6 +218,8 @@ struct Agent {
     supervision: Arc<dyn Supervision>,
     hosts: Hosts,
     service: Arc<LateService>,
+    trust: Trust,
+    lease: Arc<LateLease>,
     beats: Arc<AtomicU64>,
 }
 
@@ -270,6 +290,7 @@ impl Agent {
             block_size: config.network.block,
         };
         let cluster = ensure_cluster(self.store.as_ref(), &self.environment, settings).await?;
+        self.trust.check(&cluster.id).await?;
         let watch =
             Watch { config: config.clone(), docker: self.docker.clone(), network: network.map(Network::status) };
         let description = watch.look().await;
@@ -285,6 +306,17 @@ impl Agent {
             exclusive: !self.store.single_host() && exclusive::any(&self.ledger),
         })
         .await?;
+        self.lease.set(membership.clone());
+        let underlay = network.map(Network::status);
+        let named = config.clone();
+        let names = Names::new(move || names(&named, underlay.as_ref().and_then(|status| status.borrow().underlay)));
+        let keeping = self.trust.clone().keep(
+            cluster.id.clone(),
+            membership.host().name.clone(),
+            membership.identity().to_owned(),
+            names,
+        );
+        tokio::spawn(keeping);
         seed::seed(self.store.as_ref(), &self.environment).await?;
         tokio::spawn(watch.run(membership.clone(), description));
         Ok(Joined { cluster, membership })
@@ -324,7 +356,7 @@ impl Agent {
             environment: self.environment.clone(),
             host: host.clone(),
             hosts: self.hosts.clone(),
-            peers: Arc::new(NoPeers),
+            peers: Arc::new(self.trust.clone()),
             ttl: self.config.lease_ttl(),
         });
         let own = joined.membership.host().id;

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Where to ask, and as whom.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Target {
-    /// An agent's API, http://HOST:9080; this host's own by its Unix socket unless told.
+    /// An agent's API, https://HOST:9080; this host's own by its Unix socket unless told.
     #[arg(long, env = "STAMPEDE_URL")]
     url: Option<String>,
     /// The key's public value.
@@ -26,6 +26,9 @@ pub struct Target {
     /// The key's secret value; better in the environment than on the command line.
     #[arg(long, env = "STAMPEDE_SECRET_KEY", hide_env_values = true, requires = "access_key")]
     secret_key: Option<String>,
+    /// The cluster's authority, as `stampede ca show` prints it: for https.
+    #[arg(long, env = "STAMPEDE_CA", requires = "url")]
+    ca: Option<PathBuf>,
     /// The agent's Unix socket.
     #[arg(long, env = "STAMPEDE_SOCKET", default_value = "/run/stampede/api.sock")]
     socket: PathBuf,
@@ -49,17 +52,29 @@ impl Target {
         let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
         let (status, body) = match &self.url {
             Some(url) => {
-                let authority =
-                    url.strip_prefix("http://").context("--url is http://HOST:PORT")?.trim_end_matches('/').to_owned();
+                let (tls, authority) = match url.trim_end_matches('/').split_once("://") {
+                    Some(("https", authority)) => (true, authority.to_owned()),
+                    Some(("http", authority)) => (false, authority.to_owned()),
+                    _ => bail!("--url is https://HOST:PORT"),
+                };
                 let stream = tokio::net::TcpStream::connect(&authority).await.with_context(|| {
                     format!("cannot reach {authority}: is the agent there, and its API open to others?")
                 })?;
-                let mut request = request.header("host", authority);
+                let mut request = request.header("host", &authority);
                 if let (Some(access), Some(secret)) = (&self.access_key, &self.secret_key) {
                     let text = base64::engine::general_purpose::STANDARD.encode(format!("{access}:{secret}"));
                     request = request.header("authorization", format!("Basic {text}"));
                 }
-                exchange(stream, request.body(Full::new(Bytes::from(bytes)))?).await?
+                let request = request.body(Full::new(Bytes::from(bytes)))?;
+                if tls {
+                    let ca = self.ca.as_deref().context(
+                        "https needs the cluster's authority: --ca FILE (or STAMPEDE_CA) with what `stampede ca show` prints on \
+                         one of its hosts",
+                    )?;
+                    exchange(super::trust::visit(ca, &authority, stream).await?, request).await?
+                } else {
+                    exchange(stream, request).await?
+                }
             }
             None => {
                 let stream = tokio::net::UnixStream::connect(&self.socket).await.with_context(|| {
@@ -82,7 +97,7 @@ impl Target {
     }
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(hyper::StatusCode, Bytes)>
+pub async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(hyper::StatusCode, Bytes)>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {

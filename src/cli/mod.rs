@@ -6,14 +6,19 @@
 mod agent;
 mod api_key;
 mod assembly;
+mod ca;
 mod client;
+mod join;
 mod host;
 mod late;
 mod logging;
 mod options;
+mod span;
 mod store;
 mod table;
 mod list;
+mod token;
+mod trust;
 
 use crate::compute::supervisor::command::Supervise;
 use clap::{Parser, Subcommand};
@@ -36,6 +41,14 @@ enum Verb {
     /// Makes and lists API keys.
     #[command(subcommand, name = "api-key")]
     ApiKey(api_key::ApiKeyVerb),
+    /// Makes, lists and removes tokens with which hosts join the cluster.
+    #[command(subcommand)]
+    Token(token::TokenVerb),
+    /// Makes this host one of a cluster, with a token from `stampede token create` on a host of it.
+    Join(join::JoinOptions),
+    /// Shows and changes the cluster's certificate authority.
+    #[command(subcommand)]
+    Ca(ca::CaVerb),
     /// Lists instances: id, name, host, address, state.
     Ps(list::ListOptions),
     /// Lists hosts.
@@ -70,6 +83,9 @@ pub fn main() -> ExitCode {
         Verb::Agent(options) => return agent::run(options),
         Verb::Up(options) => return agent::up(options),
         Verb::ApiKey(verb) => client::block_on(api_key::run(verb)),
+        Verb::Token(verb) => client::block_on(token::run(verb)),
+        Verb::Join(options) => client::block_on(join::run(options)),
+        Verb::Ca(verb) => client::block_on(ca::run(verb)),
         Verb::Ps(options) => client::block_on(list::instances(options)),
         Verb::Hosts(options) => client::block_on(list::hosts(options)),
         Verb::Cordon(options) => client::block_on(host::cordon(options)),

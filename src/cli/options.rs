@@ -44,7 +44,7 @@ struct CommonOptions {
     /// Where the API listens.
     #[arg(long, env = "STAMPEDE_API_ADDRESS")]
     api_address: Option<SocketAddr>,
-    /// Lets others than this machine speak to the API without TLS.
+    /// Lets others than this machine speak to the API without TLS too.
     #[arg(long, env = "STAMPEDE_API_PLAIN_TEXT")]
     api_plain_text: bool,
     #[arg(long, env = "STAMPEDE_STATE_DIRECTORY")]
@@ -109,6 +109,8 @@ impl UpOptions {
     /// As above.
     pub fn config(self) -> Result<Config, ConfigError> {
         let mut config = Config::default();
+        // Nobody else has business here, unless told.
+        config.api.address = SocketAddr::from(([127, 0, 0, 1], 9080));
         self.common.lay_over(&mut config);
         config.store.file = Some(self.store_file.unwrap_or_else(|| config.state_directory.join("store.redb")));
         // One host has no wire to others that could be listened to.

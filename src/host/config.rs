@@ -3,6 +3,7 @@
 //! Unknown keys are errors, so that a typing error does not quietly leave a default in force.
 
 use crate::membership::record::Overcommit;
+use crate::membership::trust;
 use crate::placement::Policy;
 use crate::resource::constraint;
 use serde::Deserialize;
@@ -25,6 +26,9 @@ pub struct Config {
     /// What does not: lease, deadline, sockets.
     pub run_directory: PathBuf,
     pub labels: BTreeMap<String, String>,
+    /// Where the cluster secret is; else systemd's credential `stampede.secret`, or `<state directory>/secret`.
+    pub secret_file: Option<PathBuf>,
+    pub certificate: CertificateConfig,
     pub store: StoreConfig,
     pub lease: LeaseConfig,
     pub api: ApiConfig,
@@ -62,10 +66,20 @@ pub struct LeaseConfig {
     pub ttl_seconds: u64,
 }
 
+/// This host's own certificate.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// How long one is good for; the next is made at about half of it.
+    pub lifetime_seconds: u64,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
     pub address: SocketAddr,
+    /// Further names and addresses that the host's certificate is good for: a load balancer's, a second network's.
+    pub names: Vec<String>,
     /// What other agents and people are to use instead of `address` (which may be 0.0.0.0).
     pub advertise: Option<String>,
     /// Whether others than this machine may speak without TLS.
@@ -158,6 +172,8 @@ impl Default for Config {
             state_directory: "/var/lib/stampede".into(),
             run_directory: "/run/stampede".into(),
             labels: BTreeMap::new(),
+            secret_file: None,
+            certificate: CertificateConfig::default(),
             store: StoreConfig::default(),
             lease: LeaseConfig::default(),
             api: ApiConfig::default(),
@@ -174,9 +190,22 @@ impl Default for LeaseConfig {
     }
 }
 
+impl Default for CertificateConfig {
+    fn default() -> Self {
+        Self { lifetime_seconds: trust::certificate::LIFETIME.as_secs() }
+    }
+}
+
 impl Default for ApiConfig {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 9080)), advertise: None, plain_text: false, socket: None }
+        Self {
+            // Others are answered by TLS alone; other agents come here too.
+            address: SocketAddr::from(([0, 0, 0, 0], 9080)),
+            names: Vec::new(),
+            advertise: None,
+            plain_text: false,
+            socket: None,
+        }
     }
 }
 
@@ -243,6 +272,9 @@ impl Config {
         self.check_store()?;
         if !(2..=600).contains(&self.lease.ttl_seconds) {
             return wrong("lease.ttl_seconds must be between 2 and 600");
+        }
+        if !(10..=90 * 24 * 3600).contains(&self.certificate.lifetime_seconds) {
+            return wrong("certificate.lifetime_seconds must be between 10 and 7776000 (90 days)");
         }
         if self.network.enabled && self.network.encryption == Encryption::Ipsec {
             return wrong(

@@ -57,6 +57,22 @@ fn advertised(config: &Config, underlay: Option<IpAddr>) -> String {
     address.to_string()
 }
 
+/// The names and addresses by which others reach this host, for its certificate.
+pub fn names(config: &Config, underlay: Option<IpAddr>) -> BTreeSet<String> {
+    let advertised = advertised(config, underlay);
+    // Without the port, and an IPv6 address without its brackets.
+    let host = advertised.rsplit_once(':').map_or(advertised.as_str(), |(host, _)| host);
+    let listens = Some(config.api.address.ip()).filter(|address| !address.is_unspecified());
+    let own = [listens, config.network.underlay, underlay, towards_store(config)];
+    own.into_iter()
+        .flatten()
+        .map(|address| address.to_string())
+        .chain([host.trim_matches(['[', ']']).to_owned()])
+        .chain([rustix::system::uname().nodename().to_string_lossy().into_owned()])
+        .chain(config.api.names.iter().cloned())
+        .collect()
+}
+
 /// This host's address on the way to the store. Nothing is sent to find it.
 fn towards_store(config: &Config) -> Option<IpAddr> {
     store_addresses(config).into_iter().find_map(|other| {

@@ -24,6 +24,7 @@ pub mod peers;
 pub mod protocol;
 pub mod record;
 mod register;
+pub mod trust;
 
 pub use cluster::{Cluster, ClusterSettings, Subnet, ensure_cluster};
 pub use counter::Counter;
@@ -31,6 +32,7 @@ pub use demand::OnDemand;
 pub use hosts::{HostView, Hosts, IDLE};
 pub use keeper::Liveness;
 pub use register::{HostDescription, JoinError};
+pub use trust::Trust;
 
 use crate::environment::Environment;
 use crate::store::{self, Store};

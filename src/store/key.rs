@@ -16,6 +16,17 @@ pub fn cluster() -> String {
 pub fn importing() -> String {
     format!("{ROOT}importing")
 }
+/// The cluster's certificate authority: certificates, and their keys sealed.
+pub fn authority() -> String {
+    format!("{ROOT}authority")
+}
+/// A join token, by its id.
+pub fn token(id: &str) -> String {
+    format!("{ROOT}token/{id}")
+}
+pub fn tokens() -> String {
+    format!("{ROOT}token/")
+}
 /// `kind` is the base type: `instance`, `image`, `account`, `credential`, `network`, `subnet`.
 pub fn resource(kind: &str, id: u64) -> String {
     format!("{ROOT}resource/{kind}/{id}")
