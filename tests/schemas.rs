@@ -46,8 +46,9 @@ const ADDED: &[(&str, &str)] = &[
 ];
 
 /// Types and actions of ours that the original does not have.
-const ADDED_TYPES: &[&str] = &["hostDrain"];
-const ADDED_ACTIONS: &[(&str, &str)] = &[("host", "drain")];
+const ADDED_TYPES: &[&str] = &["hostDrain", "hostRemove"];
+/// `remove` is the original's too, without an input; what is sent without one means the same.
+const ADDED_ACTIONS: &[(&str, &str)] = &[("host", "drain"), ("host", "failover"), ("host", "remove")];
 
 /// Where ours is other on purpose: type, field, why.
 const DIFFERENT: &[(&str, &str, &str)] = &[
