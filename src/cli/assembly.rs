@@ -374,7 +374,7 @@ impl Agent {
             ledger: self.ledger,
             supervision: self.supervision,
             driver: Arc::new(self.docker),
-            network,
+            network: network.as_ref().map(Network::addressing),
             cluster_generation: generation,
             exclusives,
             run_directory: self.config.run_directory,

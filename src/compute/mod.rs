@@ -4,9 +4,10 @@
 //! first: called again after a cut, by another process or on another day, it comes to the same end. What already runs
 //! is taken over as it is.
 //!
-//! [`docker`] is the driver for containers; [`supervisor`] is the small program that stands by one instance.
+//! [`docker`] is the driver for containers, [`simulated`] one with nothing behind it; [`supervisor`] is the small program that stands by one instance.
 
 pub mod docker;
+pub mod simulated;
 pub mod supervisor;
 
 use crate::resource::assignment::{Assignment, Token};

@@ -6,7 +6,7 @@ use super::plan::{Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
-use crate::network::Network;
+use crate::network::Addressing;
 use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
@@ -49,7 +49,7 @@ pub struct Instances {
     pub supervision: Arc<dyn Supervision>,
     pub driver: Arc<dyn Driver>,
     /// `None` on a host without the managed network.
-    pub network: Option<Network>,
+    pub network: Option<Addressing>,
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     /// Where supervisors keep what may be lost with the boot.
@@ -71,8 +71,6 @@ enum LookError {
     Driver(#[from] compute::Error),
     #[error("the status")]
     Status(#[from] StatusError),
-    #[error("a write to the disk")]
-    Disk(#[from] tokio::task::JoinError),
 }
 
 impl Instances {
@@ -285,10 +283,7 @@ impl Instances {
         tracing::debug!(instance = id, ?step, "applying");
         match step {
             // It waits for the disk, which must not keep others waiting.
-            Step::WriteLedger(assignment) => {
-                let ledger = self.ledger.clone();
-                tokio::task::spawn_blocking(move || ledger.put_assignment(&assignment)).await??;
-            }
+            Step::WriteLedger(assignment) => self.ledger.keep_assignment(*assignment).await?,
             Step::ForgetReport => self.ledger.forget_report(id)?,
             Step::StopUnit => self.stop(id).await?,
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop

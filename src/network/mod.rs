@@ -100,6 +100,24 @@ pub struct NetworkStatus {
     pub routed: BTreeSet<Ipv4Addr>,
 }
 
+/// What an instance's host is told of an address, as the network is now. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Addressing {
+    subnet: SubnetSpec,
+    mtu: Arc<AtomicU32>,
+}
+
+impl Addressing {
+    /// `mtu` is kept up to date by who knows the overlay.
+    pub fn new(subnet: SubnetSpec, mtu: Arc<AtomicU32>) -> Self {
+        Self { subnet, mtu }
+    }
+
+    pub fn managed(&self, address: Ipv4Addr) -> ManagedAddress {
+        self.subnet.managed(address, self.mtu.load(Ordering::Relaxed))
+    }
+}
+
 /// The running network of this host. Dropping it ends the loop; what runs on the network goes on as it is.
 #[derive(Debug)]
 pub struct Network {
@@ -151,8 +169,8 @@ impl Network {
     }
 
     /// An address as an instance's host is told it.
-    pub fn managed(&self, address: Ipv4Addr) -> ManagedAddress {
-        self.subnet.managed(address, self.mtu())
+    pub fn addressing(&self) -> Addressing {
+        Addressing::new(self.subnet, self.mtu.clone())
     }
 
     /// How the network is; changes are told.

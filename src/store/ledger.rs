@@ -19,6 +19,8 @@ pub enum Error {
     Content { path: PathBuf, source: serde_json::Error },
     #[error("`{0}` is no instance's id")]
     Name(String),
+    #[error("a write to the disk broke off")]
+    BrokenOff(#[from] tokio::task::JoinError),
 }
 
 /// Why a supervisor's work ended.
@@ -88,6 +90,7 @@ fn is_zero(number: &u32) -> bool {
 #[derive(Clone, Debug)]
 pub struct Ledger {
     directory: PathBuf,
+    in_place: bool,
 }
 
 impl Ledger {
@@ -98,7 +101,13 @@ impl Ledger {
             let path = directory.join(part);
             std::fs::create_dir_all(&path).map_err(|source| Error::File { action: "create", path, source })?;
         }
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self { directory: directory.to_owned(), in_place: false })
+    }
+
+    /// The same, on a disk that is memory: nobody waits for it, and all is done on the one thread that there is.
+    #[must_use]
+    pub fn in_place(self) -> Self {
+        Self { in_place: true, ..self }
     }
 
     /// What `id` is to run; `None` where nothing is known of it.
@@ -106,7 +115,7 @@ impl Ledger {
         read(&self.path("instance", id)?)
     }
 
-    /// All that can be read, and what is wrong with the rest.
+    /// All that can be read, in the order of their ids, and what is wrong with the rest.
     pub fn assignments(&self) -> Result<(Vec<Assignment>, Vec<Error>), Error> {
         let path = self.directory.join("instance");
         let failed = |source| Error::File { action: "list", path: path.clone(), source };
@@ -120,7 +129,20 @@ impl Ledger {
                 }
             }
         }
+        found.sort_by(|one: &Assignment, other| one.id.cmp(&other.id));
         Ok((found, broken))
+    }
+
+    /// As [`Self::put_assignment`], for who must not wait for the disk.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub async fn keep_assignment(&self, assignment: Assignment) -> Result<(), Error> {
+        if self.in_place {
+            return self.put_assignment(&assignment);
+        }
+        let ledger = self.clone();
+        tokio::task::spawn_blocking(move || ledger.put_assignment(&assignment)).await?
     }
 
     pub fn put_assignment(&self, assignment: &Assignment) -> Result<(), Error> {

@@ -15,6 +15,8 @@ pub mod etcd;
 pub mod key;
 pub mod ledger;
 pub mod mirror;
+pub mod simulated;
+mod draft;
 mod transaction;
 
 pub use transaction::{Answer, Compare, Operation, Outcome, Transaction};

@@ -1,18 +1,14 @@
 //! `stampede supervise <id>`: the supervisor as a process of its own.
 
-use super::cgroup::{Cgroups, Killer};
-use super::journal::Journal;
-use super::{Fencing, GRACE, Options, Output, allowed, run};
+use super::cgroup::Cgroups;
+use super::{Fencing, GRACE, Options, Output, after, run};
 use crate::compute::docker::{Docker, SOCKET};
 use crate::environment::Environment;
 use crate::membership::Place;
-use crate::membership::fence::DeadlineFile;
 use crate::store::ledger::Ledger;
-use crate::store::ledger::{EndReason, Phase};
 use crate::systemd::notify::Service;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -31,9 +27,6 @@ pub struct Supervise {
     #[arg(long, default_value = SOCKET)]
     pub docker: PathBuf,
 }
-
-/// Between two looks at what is being killed.
-const KILLING: Duration = Duration::from_millis(20);
 
 /// What keeps a supervisor from its work.
 #[derive(Debug, thiserror::Error)]
@@ -108,31 +101,9 @@ pub fn fence(arguments: &Supervise) -> Result<u8, Error> {
 
 async fn end_if_past(arguments: &Supervise) -> Result<u8, Error> {
     let ledger = Ledger::open(first(&arguments.state)).map_err(|source| Error::Ledger { source })?;
-    let assignment = ledger.assignment(&arguments.id).map_err(|source| Error::Ledger { source })?;
-    let Some((assignment, exclusive)) = assignment.and_then(|it| it.exclusive.map(|exclusive| (it, exclusive))) else {
-        return Ok(0);
-    };
     let environment = Environment::system().map_err(|source| Error::Environment { source })?;
-    let runtime = first(&arguments.runtime).to_owned();
-    let file = DeadlineFile::new(&runtime, &environment.identity.boot_id);
-    if allowed(exclusive, &file, &environment).is_some() {
-        return Ok(0);
-    }
-    let report = ledger.report(&arguments.id).map_err(|source| Error::Ledger { source })?;
-    let external_id = match report.as_ref().map(|report| &report.phase) {
-        Some(Phase::Running { external_id, .. }) => Some(external_id.clone()),
-        _ => None,
-    };
-    let killer = Cgroups::default();
-    while killer.end(&arguments.id, external_id.as_deref()).running {
-        tokio::time::sleep(KILLING).await;
-    }
-    if external_id.is_some() {
-        let options = options(arguments, environment, ledger, CancellationToken::new());
-        let message = Some("its supervisor had ended, and the cluster could not be reached in time".to_owned());
-        let ended = Phase::Ended { reason: EndReason::Fenced, exit_code: None, message };
-        Journal::open(&options, &assignment).report(ended);
-    }
+    let options = options(arguments, environment, ledger, CancellationToken::new());
+    after::end_if_past(&arguments.id, &options).await.map_err(|source| Error::Ledger { source })?;
     Ok(0)
 }
 

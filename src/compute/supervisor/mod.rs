@@ -19,6 +19,7 @@
 //!
 //! An end that is of the daemon's or the machine's making is never the instance's own: see [`decide::on_end`].
 
+pub mod after;
 pub mod cgroup;
 pub mod command;
 pub mod decide;

@@ -26,7 +26,7 @@ use crate::membership::lost::Lost;
 use crate::membership::peers::Peers;
 use crate::store::mirror::Mirror;
 use crate::store::{Store, key};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use takeover::Takeover;
@@ -61,7 +61,7 @@ impl Failover {
     pub fn start(settings: Settings) -> Self {
         let lost = Mirror::start(settings.store.clone(), &settings.environment, key::all_lost());
         let controller =
-            Controller { settings: Arc::new(settings), lost, takeovers: HashMap::new(), addresses: HashMap::new() };
+            Controller { settings: Arc::new(settings), lost, takeovers: BTreeMap::new(), addresses: BTreeMap::new() };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(controller.run())) }
     }
 }
@@ -69,9 +69,9 @@ impl Failover {
 struct Controller {
     settings: Arc<Settings>,
     lost: Mirror<Lost>,
-    takeovers: HashMap<String, AbortOnDropHandle<()>>,
+    takeovers: BTreeMap<String, AbortOnDropHandle<()>>,
     /// Where agents were last heard of.
-    addresses: HashMap<String, String>,
+    addresses: BTreeMap<String, String>,
 }
 
 impl Controller {

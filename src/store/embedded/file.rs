@@ -3,7 +3,7 @@
 //! redb refuses everything after a failed write, so the file is then closed and opened anew: a commit that did not come through is not
 //! there, as after a crash. A new file is made beside its place and renamed, so that a crash leaves none or a whole one.
 
-use super::draft::{State, Written};
+use crate::store::draft::{State, Written};
 use crate::store::{Entry, Error, LeaseId, Revision};
 use bytes::{BufMut, Bytes, BytesMut};
 use redb::backends::InMemoryBackend;

@@ -4,7 +4,7 @@
 //! the end told that the history is compacted.
 
 use super::Live;
-use super::draft::Written;
+use crate::store::draft::Written;
 use crate::store::{Change, Error, Revision, Watch, WatchEvent};
 use futures::StreamExt;
 use std::collections::VecDeque;

@@ -13,14 +13,13 @@
 //! time is counted by the boot clock. History lives in memory alone too, as much as fits a bound; a watch that wants older
 //! revisions is told that they are compacted.
 
-mod draft;
 mod file;
 mod history;
 mod lease;
 
+use super::draft::{Draft, State, Written};
 use super::{Difference, Entry, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
 use crate::environment::{Backoff, Environment};
-use draft::{Draft, State};
 use file::File;
 use history::{Follower, History};
 use lease::{Lease, Leases};
@@ -311,7 +310,7 @@ impl Shared {
     }
 
     /// Writes it, and shows it where it came to be.
-    fn write(&self, file: &mut File, written: &draft::Written) -> Result<(), Failed> {
+    fn write(&self, file: &mut File, written: &Written) -> Result<(), Failed> {
         let failed = match file.write(written) {
             Ok(()) => None,
             Err(failure) => {

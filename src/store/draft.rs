@@ -88,6 +88,11 @@ impl<'a> Draft<'a> {
         self.delete_where(|entry| entry.lease == Some(lease))
     }
 
+    /// Deletes one key, where it is there.
+    pub(super) fn delete_key(&mut self, key: &str) {
+        self.delete_where(|entry| entry.key == key);
+    }
+
     /// Deletes the keys of every lease.
     pub(super) fn end_all_leases(&mut self) {
         self.delete_where(|entry| entry.lease.is_some());

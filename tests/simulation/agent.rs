@@ -1,0 +1,170 @@
+//! An agent put together from its rooms, as `cli::assembly` does it, without API, kernel and Docker.
+
+use crate::machine::TTL;
+use stampede::compute::Driver;
+use stampede::compute::supervisor::cgroup::Killer;
+use stampede::environment::Environment;
+use stampede::host::exclusive::{self, Exclusives};
+use stampede::host::instances::Instances;
+use stampede::host::{answer, boot};
+use stampede::membership::peers::{Answer, Peers};
+use stampede::membership::record::{Capability, Capacity, Overcommit};
+use stampede::membership::{
+    Cluster, ClusterSettings, Connect, HostDescription, Hosts, Join, JoinError, Membership, Place, ensure_cluster,
+};
+use stampede::network::{Addressing, Allocator, SubnetSpec};
+use stampede::orchestration::failover::{self, Failover};
+use stampede::orchestration::{Orchestrator, house, seed, todo::Shards};
+use stampede::placement::{AddressSource, Placer, audit};
+use stampede::store::Store;
+use stampede::store::ledger::Ledger;
+use stampede::store::simulated::Link;
+use stampede::systemd::Supervision;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+/// How long an agent waits for the store before it starts what its ledger knows.
+const STORE_GRACE: Duration = Duration::from_secs(5);
+
+/// Everything an agent needs of its host.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub name: String,
+    pub environment: Environment,
+    pub store: Arc<dyn Store>,
+    pub keepalive: Arc<dyn Store>,
+    pub driver: Arc<dyn Driver>,
+    pub killer: Arc<dyn Killer>,
+    pub supervision: Arc<dyn Supervision>,
+    pub ledger: Ledger,
+    pub state_directory: PathBuf,
+    pub run_directory: PathBuf,
+    pub memory_mb: u64,
+    pub peers: Arc<dyn Peers>,
+    pub link: Link,
+}
+
+/// Where an agent is spoken to.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    pub orchestrator: Orchestrator,
+    pub link: Link,
+    membership: Membership,
+    site: Site,
+}
+
+impl Desk {
+    /// What it says to another that asks whether it is gone.
+    pub async fn answer(&self) -> Answer {
+        let site = &self.site;
+        let supervision = site.supervision.as_ref();
+        answer::answer(&self.membership, &site.environment, &site.run_directory, &site.ledger, supervision).await
+    }
+}
+
+/// The managed network of all runs: small blocks, so that they fill.
+pub fn subnet() -> SubnetSpec {
+    SubnetSpec::of(Ipv4Addr::new(10, 42, 0, 0), 16, 28).unwrap()
+}
+
+/// Lives until it is dropped, or may not be part of the cluster.
+pub async fn run(site: &Site, desk: &watch::Sender<Option<Desk>>) {
+    std::fs::create_dir_all(&site.run_directory).unwrap();
+    let hosts = Hosts::start(site.store.clone(), &site.environment);
+    let mut joining = std::pin::pin!(join(site));
+    let joined = tokio::select! {
+        biased;
+        joined = &mut joining => joined,
+        () = tokio::time::sleep(STORE_GRACE) => {
+            boot::start_known(&site.ledger, site.supervision.as_ref()).await;
+            joining.await
+        }
+    };
+    match joined {
+        Ok((cluster, membership)) => live(site, desk, hosts, cluster, membership).await,
+        Err(error) => tracing::warn!(host = site.name, %error, "may not join"),
+    }
+}
+
+async fn join(site: &Site) -> Result<(Cluster, Membership), JoinError> {
+    let cluster = ensure_cluster(site.store.as_ref(), &site.environment, ClusterSettings::default()).await?;
+    let membership = Membership::join(Join {
+        store: site.store.clone(),
+        keepalive: Connect::shared(site.keepalive.clone()),
+        environment: site.environment.clone(),
+        description: HostDescription {
+            name: site.name.clone(),
+            labels: BTreeMap::new(),
+            capabilities: BTreeSet::from([Capability::Container, Capability::Network]),
+            capacity: Capacity { cpu_millis: 2000, memory_mb: site.memory_mb, disk_mb: 10_000 },
+            overcommit: Overcommit::default(),
+            versions: BTreeMap::new(),
+            address: format!("{}:9080", site.name),
+        },
+        state_dir: site.state_directory.clone(),
+        run_dir: site.run_directory.clone(),
+        ttl: TTL,
+        place: Place::Task,
+        exclusive: exclusive::any(&site.ledger),
+    })
+    .await?;
+    if let Err(error) = seed::seed(site.store.as_ref(), &site.environment).await {
+        tracing::warn!(%error, "not seeded");
+        return Err(JoinError::Ended);
+    }
+    Ok((cluster, membership))
+}
+
+async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, cluster: Cluster, membership: Membership) {
+    let (store, environment, host) = (&site.store, &site.environment, &site.name);
+    let mtu = Arc::new(AtomicU32::new(1380));
+    let addresses: Arc<dyn AddressSource> = Arc::new(Allocator::new(store.clone(), environment, subnet(), mtu.clone()));
+    let placer = Placer::new(store.clone(), environment, cluster.generation, hosts.clone(), Some(addresses));
+    let orchestrator = Orchestrator::new(store.clone(), environment.clone(), placer);
+    desk.send_replace(Some(Desk {
+        orchestrator: orchestrator.clone(),
+        link: site.link.clone(),
+        membership: membership.clone(),
+        site: site.clone(),
+    }));
+    let _shards =
+        Shards::start(orchestrator.clone(), store.clone(), environment.clone(), host.clone(), hosts.alive().clone());
+    let _failover = Failover::start(failover::Settings {
+        orchestrator: orchestrator.clone(),
+        store: store.clone(),
+        environment: environment.clone(),
+        host: host.clone(),
+        hosts: hosts.clone(),
+        peers: site.peers.clone(),
+        ttl: TTL,
+    });
+    let besides = |work| AbortOnDropHandle::new(tokio::spawn(work));
+    let _auditing = besides(Box::pin(audit::keep(store.clone(), environment.clone(), host.clone())) as Work);
+    let alive = hosts.alive().clone();
+    let _housekeeping = besides(Box::pin(house::keep(store.clone(), environment.clone(), host.clone(), alive)) as Work);
+    let exclusives = Exclusives::new(membership, site.killer.clone(), false);
+    let instances = Arc::new(Instances {
+        host: host.clone(),
+        environment: environment.clone(),
+        store: store.clone(),
+        orchestrator,
+        ledger: site.ledger.clone(),
+        supervision: site.supervision.clone(),
+        driver: site.driver.clone(),
+        network: Some(Addressing::new(subnet(), mtu)),
+        cluster_generation: cluster.generation,
+        exclusives,
+        run_directory: site.run_directory.clone(),
+        beats: Arc::new(AtomicU64::new(0)),
+    });
+    instances.run(CancellationToken::new()).await;
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

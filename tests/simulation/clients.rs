@@ -1,0 +1,163 @@
+//! Those who use the cluster: they ask any agent for anything, and remember what was promised to them.
+
+use crate::chronicle::Chronicle;
+use crate::dice::Dice;
+use crate::machine::Machine;
+use serde_json::{Map, Value, json};
+use stampede::orchestration::{Draft, Orchestrator, Service, ServiceError};
+use stampede::resource::identifier;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How long a client waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a client knows of an instance.
+#[derive(Clone, Debug, Default)]
+pub struct Promise {
+    pub uuid: String,
+    /// Nobody asked for anything but its creation.
+    pub untouched: bool,
+    /// Its removal was acknowledged.
+    pub removed: bool,
+}
+
+/// Cheap to clone; all clones know the same.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    dice: Dice,
+    chronicle: Chronicle,
+    machines: Vec<Arc<Machine>>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    promises: BTreeMap<u64, Promise>,
+    /// Under which numbers a uuid that clients chose was acknowledged.
+    chosen: BTreeMap<String, BTreeSet<u64>>,
+}
+
+impl Clients {
+    pub fn new(dice: &Dice, chronicle: &Chronicle, machines: &[Arc<Machine>]) -> Self {
+        Self { dice: dice.clone(), chronicle: chronicle.clone(), machines: machines.to_vec(), known: Arc::default() }
+    }
+
+    pub fn promises(&self) -> BTreeMap<u64, Promise> {
+        self.known.lock().unwrap().promises.clone()
+    }
+
+    /// One of them asks for something; nobody waits for the answer.
+    pub fn ask(&self) {
+        let Some(orchestrator) = self.agent() else { return };
+        let ids: Vec<u64> = {
+            let known = self.known.lock().unwrap();
+            known.promises.iter().filter(|(_, promise)| !promise.removed).map(|(id, _)| *id).collect()
+        };
+        let dice = self.dice.below(100);
+        let action = match dice {
+            _ if ids.is_empty() => "create",
+            0..50 => "create",
+            50..55 => "twice",
+            55..70 => "stop",
+            70..82 => "start",
+            82..90 => "restart",
+            _ => "remove",
+        };
+        self.chronicle.count(&format!("client: {action}"));
+        match (action, self.dice.one(&ids)) {
+            ("twice", _) => {
+                let uuid = format!("chosen-{:016x}", self.dice.number());
+                let draft = self.draft(Some(uuid));
+                self.create(orchestrator, draft.clone());
+                if let Some(other) = self.agent() {
+                    self.create(other, draft);
+                }
+            }
+            ("create", _) | (_, None) => self.create(orchestrator, self.draft(None)),
+            (action, Some(id)) => self.act(orchestrator, action, *id),
+        }
+    }
+
+    fn agent(&self) -> Option<Orchestrator> {
+        let desks: Vec<Orchestrator> =
+            self.machines.iter().filter_map(|machine| machine.desk()).map(|desk| desk.orchestrator).collect();
+        self.dice.one(&desks).cloned()
+    }
+
+    fn draft(&self, uuid: Option<String>) -> Draft {
+        let mut fields = Map::from_iter([
+            ("imageUuid".to_owned(), json!("docker:busybox")),
+            ("instanceTriggeredStop".to_owned(), json!("restart")),
+        ]);
+        if self.dice.percent(65) {
+            fields.insert("onHostLoss".to_owned(), json!("move"));
+        }
+        if self.dice.percent(20) {
+            fields.insert("memoryReservationMb".to_owned(), json!(128));
+        }
+        if uuid.is_none() && self.dice.percent(10) {
+            fields.insert("count".to_owned(), json!(4));
+        }
+        Draft { base: "instance".into(), kind: "container".into(), uuid, data: Map::new(), fields, ..Draft::default() }
+    }
+
+    fn create(&self, agent: Orchestrator, draft: Draft) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let uuid = draft.uuid.clone();
+            let made = match tokio::time::timeout(PATIENCE, agent.create(draft)).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(error)) => return this.refused("create", &error),
+                Err(_) => return this.chronicle.count("client: no answer"),
+            };
+            for row in made.resources {
+                this.chronicle.note(format_args!("create acknowledged: {}", identifier::instance(row.id)));
+                let mut known = this.known.lock().unwrap();
+                let promise = Promise { uuid: row.uuid.clone(), untouched: true, removed: false };
+                known.promises.entry(row.id).or_insert(promise);
+                if let Some(uuid) = &uuid {
+                    let ids = known.chosen.entry(uuid.clone()).or_default();
+                    ids.insert(row.id);
+                    if ids.len() > 1 {
+                        let ids = ids.clone();
+                        drop(known);
+                        this.chronicle.violation(format_args!("{uuid} was given to {ids:?}"));
+                    }
+                }
+            }
+        });
+    }
+
+    fn act(&self, agent: Orchestrator, action: &'static str, id: u64) {
+        let this = self.clone();
+        let instance = identifier::instance(id);
+        self.chronicle.touch(&instance);
+        self.chronicle.note(format_args!("{action} of {instance} asked"));
+        self.promise(id, |promise| promise.untouched = false);
+        tokio::spawn(async move {
+            match tokio::time::timeout(PATIENCE, agent.act("instance", id, action, Map::<String, Value>::new())).await {
+                Ok(Ok(_)) => {
+                    this.chronicle.note(format_args!("{action} of {instance} acknowledged"));
+                    if action == "remove" {
+                        this.promise(id, |promise| promise.removed = true);
+                    }
+                }
+                Ok(Err(error)) => this.refused(action, &error),
+                Err(_) => this.chronicle.count("client: no answer"),
+            }
+        });
+    }
+
+    fn promise(&self, id: u64, change: impl FnOnce(&mut Promise)) {
+        if let Some(promise) = self.known.lock().unwrap().promises.get_mut(&id) {
+            change(promise);
+        }
+    }
+
+    fn refused(&self, action: &str, error: &ServiceError) {
+        self.chronicle.note(format_args!("{action} refused: {error}"));
+        self.chronicle.count("client: refused");
+    }
+}

@@ -1,0 +1,258 @@
+//! The product's guards, and hosts on which one of them is taken away: each must be missed.
+//!
+//! The product knows nothing of this. What it sends to the store is changed on its way, what it hears or writes down is
+//! replaced, or its supervisors get a clock that stands still.
+
+use futures::StreamExt;
+use stampede::environment::Environment;
+use stampede::membership::fence::{self, DeadlineFile, Fence};
+use stampede::store::simulated::Client;
+use stampede::store::{
+    Answer, Change, Compare, Difference, Entry, Error, LeaseId, Lookup, Operation, Outcome, Revision, Snapshot, Store,
+    Transaction, Watch, WatchEvent, key,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+macro_rules! guards {
+    ($($guard:ident $name:literal $what:literal,)*) => {
+        /// One of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Guard { $(#[doc = $what] $guard,)* }
+
+        impl Guard {
+            pub const ALL: &[Self] = &[$(Self::$guard,)*];
+
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$guard => $name,)* }
+            }
+
+            pub fn what(self) -> &'static str {
+                match self { $(Self::$guard => $what,)* }
+            }
+        }
+    };
+}
+
+guards! {
+    Timer "timer" "the supervisor's timer on the deadline",
+    Wait "wait" "waiting F before a takeover",
+    Lead "lead" "killing a tenth of F early",
+    Sent "sent" "the deadline counted from when the keepalive was sent, not from its answer",
+    Lost "lost" "the takeover compares `lost/` (and `alive/`, absent, which says the same)",
+    Clearance "clearance" "claim and life are read from the store before exclusive work starts",
+    Token "token" "a status compares the claim's token and the row",
+    Alloc "alloc" "a placement compares `alloc/`",
+    Address "address" "an address is taken only if absent",
+    Uuid "uuid" "a uuid is taken only if absent",
+    Row "row" "a change of an instance compares its row",
+}
+
+/// What an agent last heard of keys, for where it believes that instead of asking.
+#[derive(Debug, Default)]
+struct Memory(BTreeMap<String, Entry>);
+
+/// A way into the store on which one guard is lost.
+#[derive(Debug)]
+pub struct Unguarded {
+    inner: Client,
+    guard: Guard,
+    host: String,
+    memory: Arc<Mutex<Memory>>,
+    deadline: DeadlineFile,
+    environment: Environment,
+}
+
+/// What the ways of one agent share.
+#[derive(Clone, Debug, Default)]
+pub struct Hearsay(Arc<Mutex<Memory>>);
+
+impl Unguarded {
+    pub fn new(
+        inner: Client,
+        guard: Guard,
+        host: &str,
+        run: &Path,
+        environment: &Environment,
+        hearsay: &Hearsay,
+    ) -> Self {
+        Self {
+            inner,
+            guard,
+            host: host.to_owned(),
+            memory: hearsay.0.clone(),
+            deadline: DeadlineFile::new(run, &environment.identity.boot_id),
+            environment: environment.clone(),
+        }
+    }
+
+    fn bend(&self, transaction: &mut Transaction) {
+        let guard = self.guard;
+        let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
+        let status = transaction.compares.iter().any(|compare| is_created(compare, &on()));
+        transaction.compares.retain(|compare| !match guard {
+            Guard::Lost => {
+                takes_over && (is_created(compare, &key::all_lost()) || is_absent(compare, &key::all_alive()))
+            }
+            Guard::Token => status && (is_created(compare, &on()) || is_modified(compare, &rows())),
+            Guard::Alloc => is_modified(compare, &key::allocs()) || is_absent(compare, &key::allocs()),
+            Guard::Address => is_absent(compare, &format!("{}address/", key::ROOT)),
+            Guard::Uuid => is_absent(compare, &key::uuid("")),
+            Guard::Row => is_modified(compare, &rows()),
+            _ => false,
+        });
+        for operation in transaction.success.iter_mut().chain(&mut transaction.failure) {
+            match operation {
+                Operation::Nested(inner) => self.bend(inner),
+                Operation::Put { key, value, .. } if guard == Guard::Wait && key.starts_with(&key::fence("")) => {
+                    *value = r#"{"waitMillis":0}"#.into();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn remember(&self, entry: &Entry) {
+        if self.guard == Guard::Clearance {
+            self.memory.lock().unwrap().0.insert(entry.key.clone(), entry.clone());
+        }
+    }
+
+    /// The answer to a clearance from what was heard, if this is one.
+    fn hearsay(&self, transaction: &Transaction) -> Option<Outcome> {
+        let [Operation::Get { key: alive }, Operation::Get { key: claim }] = transaction.success.as_slice() else {
+            return None;
+        };
+        if self.guard != Guard::Clearance || *alive != key::alive(&self.host) || !transaction.compares.is_empty() {
+            return None;
+        }
+        let memory = self.memory.lock().unwrap();
+        let known = |key: &String| Answer::Entries(memory.0.get(key).cloned().into_iter().collect());
+        Some(Outcome { succeeded: true, revision: Revision(0), answers: vec![known(alive), known(claim)] })
+    }
+
+    /// The deadline that was just written down is put off.
+    fn put_off(&self, by: Duration) {
+        let file = self.deadline.clone();
+        tokio::spawn(async move {
+            // After the keeper has written it.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if let Some(fence) = file.read() {
+                let _ = file.write(Fence { deadline: fence.deadline + by, ..fence });
+            }
+        });
+    }
+
+    fn confirmed(&self, sent: Duration) {
+        match self.guard {
+            Guard::Sent => self.put_off(self.environment.clock.boottime().saturating_sub(sent)),
+            Guard::Lead => self.put_off(fence::lead(crate::machine::TTL)),
+            _ => {}
+        }
+    }
+}
+
+fn on() -> String {
+    format!("{}on/", key::ROOT)
+}
+
+fn rows() -> String {
+    key::resources("instance")
+}
+
+fn is_created(compare: &Compare, prefix: &str) -> bool {
+    matches!(compare, Compare::CreateRevision { key, .. } if key.starts_with(prefix))
+}
+
+fn is_modified(compare: &Compare, prefix: &str) -> bool {
+    matches!(compare, Compare::ModRevision { key, .. } if key.starts_with(prefix))
+}
+
+fn is_absent(compare: &Compare, prefix: &str) -> bool {
+    matches!(compare, Compare::Absent { key } if key.starts_with(prefix))
+}
+
+#[async_trait::async_trait]
+impl Store for Unguarded {
+    async fn get(&self, key: &str) -> Result<Lookup, Error> {
+        let sent = self.environment.clock.boottime();
+        let found = self.inner.get(key).await?;
+        found.entry.iter().for_each(|entry| self.remember(entry));
+        if key == key::alive(&self.host) {
+            self.confirmed(sent);
+        }
+        Ok(found)
+    }
+    async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
+        let found = self.inner.range(prefix).await?;
+        found.entries.iter().for_each(|entry| self.remember(entry));
+        Ok(found)
+    }
+    async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, Error> {
+        self.inner.changed_since(prefix, after).await
+    }
+    async fn commit(&self, mut transaction: Transaction) -> Result<Outcome, Error> {
+        if let Some(outcome) = self.hearsay(&transaction) {
+            return Ok(outcome);
+        }
+        self.bend(&mut transaction);
+        let own = key::alive(&self.host);
+        let puts = transaction.success.iter().any(|it| matches!(it, Operation::Put { key, .. } if *key == own));
+        let outcome = self.inner.commit(transaction).await?;
+        if puts && outcome.succeeded {
+            let revision = outcome.revision;
+            self.remember(&Entry {
+                key: own,
+                value: "{}".into(),
+                create_revision: revision,
+                mod_revision: revision,
+                lease: None,
+            });
+        }
+        Ok(outcome)
+    }
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+        let watch = self.inner.watch(prefix, from).await?;
+        if self.guard != Guard::Clearance || !prefix.starts_with(&on()) {
+            return Ok(watch);
+        }
+        let memory = self.memory.clone();
+        let heard = watch.inspect(move |message| {
+            let Ok(WatchEvent::Changed { changes, .. }) = message else { return };
+            let mut memory = memory.lock().unwrap();
+            for change in changes {
+                match change {
+                    Change::Put(entry) => drop(memory.0.insert(entry.key.clone(), entry.clone())),
+                    Change::Deleted { key, .. } => drop(memory.0.remove(key)),
+                }
+            }
+        });
+        Ok(heard.boxed())
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.inner.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        let sent = self.environment.clock.boottime();
+        let ttl = self.inner.keep_alive(lease).await?;
+        self.confirmed(sent);
+        Ok(ttl)
+    }
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, Error> {
+        self.inner.time_to_live(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.inner.revoke_lease(lease).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.inner.compact(revision).await
+    }
+    fn single_host(&self) -> bool {
+        self.inner.single_host()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}

@@ -1,0 +1,200 @@
+//! What must hold at every change of the store, and what must hold once all is well again.
+
+use crate::chronicle::Chronicle;
+use crate::clients::Clients;
+use crate::troubles::claimed;
+use serde_json::Value;
+use stampede::membership::record::Host;
+use stampede::orchestration::lifecycle;
+use stampede::placement::record::{Allocation, Promise, Share};
+use stampede::resource::assignment::Desired;
+use stampede::resource::{Resource, State, Transitioning, identifier, instance};
+use stampede::store::simulated::Committed;
+use stampede::store::{Change, Entry, decode, key};
+use std::collections::BTreeMap;
+
+type Entries = BTreeMap<String, Entry>;
+
+/// Called with every change.
+pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>) {
+    chronicle.note(format_args!("{} at {} by {}", Keys(committed.changes), committed.revision, committed.by));
+    for change in committed.changes {
+        let Change::Put(entry) = change else { continue };
+        if entry.create_revision == entry.mod_revision
+            && let Some((host, id)) = claimed(&entry.key)
+        {
+            fits(chronicle, committed.entries, host);
+            one_claim(chronicle, committed.entries, id);
+        }
+    }
+}
+
+struct Keys<'a>(&'a [Change]);
+
+impl std::fmt::Display for Keys<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for change in self.0 {
+            let sign = if matches!(change, Change::Put(_)) { '+' } else { '-' };
+            write!(f, "{sign}{} ", key::last(key::ROOT, change.key()))?;
+        }
+        Ok(())
+    }
+}
+
+fn below<'a>(entries: &'a Entries, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
+    entries.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix)).map(|(_, entry)| entry)
+}
+
+fn row(entries: &Entries, id: u64) -> Option<Resource> {
+    entries.get(&key::resource(instance::BASE, id)).map(|entry| decode(entry).unwrap())
+}
+
+/// What is on a host is no more than it has.
+fn fits(chronicle: &Chronicle, entries: &Entries, host: &str) {
+    let Some(record) = entries.get(&key::host(host)) else { return };
+    let record: Host = decode(record).unwrap();
+    let room = record.capacity.promisable(record.overcommit);
+    let claims = key::all_on(host);
+    let taken = below(entries, &claims)
+        .filter_map(|claim| row(entries, claimed(&claim.key)?.1))
+        .fold(Share::default(), |sum, row| sum.and(Promise::of(&row).share));
+    if taken.memory_mb > room.memory_mb || taken.cpu_millis > room.cpu_millis || taken.disk_mb > room.disk_mb {
+        chronicle.violation(format_args!("{host} has {} MB, and {} MB are claimed", room.memory_mb, taken.memory_mb));
+    }
+}
+
+fn one_claim(chronicle: &Chronicle, entries: &Entries, id: u64) {
+    let hosts = claims_of(entries, id);
+    if hosts.len() > 1 {
+        chronicle.violation(format_args!("{} is claimed by {hosts:?}", identifier::instance(id)));
+    }
+}
+
+fn claims_of(entries: &Entries, id: u64) -> Vec<String> {
+    let instance = identifier::instance(id);
+    let all = below_hosts(entries);
+    all.filter(|host| entries.contains_key(&key::on(host, &instance))).collect()
+}
+
+fn below_hosts(entries: &Entries) -> impl Iterator<Item = String> + '_ {
+    let prefix = key::hosts();
+    entries
+        .range(prefix.clone()..)
+        .take_while(move |(key, _)| key.starts_with(&prefix))
+        .map(|(key, _)| key::last(&key::hosts(), key).to_owned())
+}
+
+/// Everything that is not as it must be once all is well and time has passed.
+pub fn at_rest(chronicle: &Chronicle, clients: &Clients, entries: &Entries) -> Vec<String> {
+    let mut wrong = Vec::new();
+    promises(clients, entries, &mut wrong);
+    rows(chronicle, entries, &mut wrong);
+    claims(entries, &mut wrong);
+    addresses(entries, &mut wrong);
+    for (host, what) in chronicle.all_running() {
+        let id = identifier::parse(instance::BASE, &what.instance).unwrap();
+        let at = row(entries, id).and_then(|row| row.get::<String>(instance::HOST_NAME));
+        if at.as_deref() != Some(&host) {
+            wrong.push(format!("{} runs on {host}, and its row says {at:?}", what.instance));
+        }
+    }
+    wrong
+}
+
+/// What was acknowledged has come about, or it is said why not.
+fn promises(clients: &Clients, entries: &Entries, wrong: &mut Vec<String>) {
+    for (id, promise) in clients.promises() {
+        let instance = identifier::instance(id);
+        let found = row(entries, id);
+        let state = found.as_ref().map(|row| row.state);
+        if promise.removed {
+            let leaving =
+                matches!(state, None | Some(State::Removed | State::Removing | State::Purging | State::Purged));
+            if !leaving {
+                wrong.push(format!("{instance} was to be removed, and is {state:?}"));
+            }
+            continue;
+        }
+        match found {
+            None if promise.untouched => wrong.push(format!("{instance} was created, and there is no such row")),
+            Some(row) if row.uuid != promise.uuid => wrong.push(format!("{instance} is another one than was created")),
+            Some(row) if promise.untouched && row.state != State::Running && !says_why(&row) => {
+                wrong.push(format!("{instance} was created, is {:?}, and does not say why", row.state));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn says_why(row: &Resource) -> bool {
+    row.transitioning == Transitioning::Error && row.transitioning_message.is_some()
+}
+
+/// No row is half-way, and what runs is what they say.
+fn rows(chronicle: &Chronicle, entries: &Entries, wrong: &mut Vec<String>) {
+    for entry in below(entries, &key::resources(instance::BASE)) {
+        let row: Resource = decode(entry).unwrap();
+        let instance = identifier::instance(row.id);
+        let runs: Vec<String> = chronicle.running(&row.uuid).into_iter().map(|(host, _)| host).collect();
+        let host = row.get::<String>(instance::HOST_NAME);
+        let at_rest = match row.state {
+            State::Running => host.as_ref().is_some_and(|host| runs == [host.clone()]),
+            State::Stopped | State::Removed | State::Purged => runs.is_empty(),
+            State::Creating | State::Starting => says_why(&row) && lifecycle::waits_for_room(&row),
+            _ => false,
+        };
+        if !at_rest {
+            let message = row.transitioning_message.as_deref().unwrap_or_default();
+            wrong.push(format!("{instance} is {:?} on {host:?} ({message}), and runs on {runs:?}", row.state));
+        }
+        let desired = instance::desired(&row);
+        if row.state == State::Running && desired != Desired::Running {
+            wrong.push(format!("{instance} runs, and is to be {desired:?}"));
+        }
+    }
+}
+
+/// Row, claim and promise say the same.
+fn claims(entries: &Entries, wrong: &mut Vec<String>) {
+    for host in below_hosts(entries) {
+        let alloc = entries.get(&key::alloc(&host)).map(|entry| decode::<Allocation>(entry).unwrap());
+        let promised: Vec<String> = alloc.unwrap_or_default().instances.into_keys().collect();
+        let prefix = key::all_on(&host);
+        let claimed: Vec<String> =
+            below(entries, &prefix).map(|claim| key::last(&prefix, &claim.key).to_owned()).collect();
+        if promised != claimed {
+            wrong.push(format!("{host} is promised {promised:?}, and has claims of {claimed:?}"));
+        }
+    }
+    for entry in below(entries, &key::resources(instance::BASE)) {
+        let row: Resource = decode(entry).unwrap();
+        let host: Vec<String> = row.get(instance::HOST_NAME).into_iter().collect();
+        let claims = claims_of(entries, row.id);
+        if claims != host {
+            wrong
+                .push(format!("{} is on {host:?} by its row, and claimed by {claims:?}", identifier::instance(row.id)));
+        }
+    }
+}
+
+/// Each address has the holder that its row says, and no other.
+fn addresses(entries: &Entries, wrong: &mut Vec<String>) {
+    let mut held = BTreeMap::new();
+    for entry in below(entries, &format!("{}address/", key::ROOT)) {
+        let holder: Value = decode(entry).unwrap();
+        let address = entry.key.rsplit('/').next().unwrap().to_owned();
+        held.insert(address, holder["instance"].as_str().unwrap().to_owned());
+    }
+    for entry in below(entries, &key::resources(instance::BASE)) {
+        let row: Resource = decode(entry).unwrap();
+        let Some(address) = row.get::<String>(instance::ADDRESS) else { continue };
+        let holder = held.remove(&address);
+        let instance = identifier::instance(row.id);
+        if holder.as_ref() != Some(&instance) {
+            wrong.push(format!("{address} is {instance}'s by its row, and is held by {holder:?}"));
+        }
+    }
+    for (address, instance) in held {
+        wrong.push(format!("{address} is held by {instance}, whose row does not have it"));
+    }
+}

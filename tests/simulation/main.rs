@@ -1,0 +1,46 @@
+//! A cluster in one process, on a clock that only its own work moves, from a seed: `scripts/simulate`, docs/reliability.md.
+
+// All of this is test code, also what stands outside of test functions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod agent;
+mod chronicle;
+mod clients;
+mod clock;
+mod dice;
+mod guards;
+mod invariants;
+mod machine;
+mod mortal;
+mod peers;
+mod report;
+mod run;
+mod troubles;
+
+/// A few, with whatever tests are run: the thousands are `scripts/simulate`'s.
+#[test]
+fn some_seeds_hold() {
+    for seed in 1..=3 {
+        let outcome = run::run(seed, None, false);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+        assert!(outcome.starts > 10, "seed {seed}: hardly anything ran");
+    }
+}
+
+/// Only where the seed governs tokio's choices too, as `scripts/simulate` builds it.
+#[cfg(tokio_unstable)]
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 1..=5 {
+        let (one, other) = (run::run(seed, None, false), run::run(seed, None, false));
+        assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
+    }
+    assert_ne!(run::run(1, None, false).fingerprint, run::run(2, None, false).fingerprint);
+}
+
+/// What `scripts/simulate` runs, as its environment tells.
+#[test]
+#[ignore = "scripts/simulate runs it"]
+fn simulate() {
+    assert!(report::run_all(&report::Wanted::from_environment()), "see above");
+}

@@ -1,0 +1,98 @@
+//! What an agent reaches on its own host, as long as it lives and is not held up: a dead agent's calls never come back.
+
+use futures::stream::BoxStream;
+use stampede::compute::simulated::Simulated;
+use stampede::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
+use stampede::resource::assignment::Assignment;
+use stampede::store::simulated::Link;
+use stampede::systemd::fallback::Tasks;
+use stampede::systemd::{self, Change, Supervision, UnitState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub struct Mortal<T> {
+    pub inner: T,
+    pub link: Link,
+}
+
+impl<T> Mortal<T> {
+    async fn call<R>(&self, call: impl Future<Output = R>) -> R {
+        self.link.awake().await;
+        let result = call.await;
+        self.link.awake().await;
+        result
+    }
+}
+
+#[async_trait::async_trait]
+impl Driver for Mortal<Simulated> {
+    async fn probe(&self) -> Result<DriverInfo, Error> {
+        self.call(self.inner.probe()).await
+    }
+    async fn ensure_created(&self, assignment: &Assignment) -> Result<Created, Error> {
+        self.call(self.inner.ensure_created(assignment)).await
+    }
+    async fn start(&self, external_id: &str) -> Result<(), Error> {
+        self.call(self.inner.start(external_id)).await
+    }
+    async fn wait(&self, external_id: &str) -> Result<End, Error> {
+        self.call(self.inner.wait(external_id)).await
+    }
+    async fn stop(&self, external_id: &str, grace: Duration) -> Result<(), Error> {
+        self.call(self.inner.stop(external_id, grace)).await
+    }
+    async fn remove(&self, external_id: &str) -> Result<(), Error> {
+        self.call(self.inner.remove(external_id)).await
+    }
+    async fn observe(&self, id: &str) -> Result<Option<Observed>, Error> {
+        self.call(self.inner.observe(id)).await
+    }
+    async fn look(&self, external_id: &str) -> Result<Option<Observed>, Error> {
+        self.call(self.inner.look(external_id)).await
+    }
+    async fn list(&self) -> Result<Vec<Observed>, Error> {
+        self.call(self.inner.list()).await
+    }
+    async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error> {
+        self.call(self.inner.pull(image, progress)).await
+    }
+    fn logs(&self, external_id: &str, since: &str) -> BoxStream<'static, Result<LogLine, Error>> {
+        self.inner.logs(external_id, since)
+    }
+    fn events(&self) -> BoxStream<'static, Event> {
+        self.inner.events()
+    }
+    async fn health(&self) -> Health {
+        self.call(self.inner.health()).await
+    }
+    fn in_slices(&self) -> bool {
+        self.inner.in_slices()
+    }
+    async fn outlived(&self, observed: &Observed) -> Result<Option<bool>, Error> {
+        self.call(self.inner.outlived(observed)).await
+    }
+}
+
+#[async_trait::async_trait]
+impl Supervision for Mortal<Arc<Tasks>> {
+    async fn start(&self, id: &str, limit: Duration) -> Result<UnitState, systemd::Error> {
+        self.call(self.inner.start(id, limit)).await
+    }
+    async fn stop(&self, id: &str, limit: Duration) -> Result<UnitState, systemd::Error> {
+        self.call(self.inner.stop(id, limit)).await
+    }
+    async fn state(&self, id: &str) -> Result<UnitState, systemd::Error> {
+        self.call(self.inner.state(id)).await
+    }
+    async fn list(&self) -> Result<BTreeMap<String, UnitState>, systemd::Error> {
+        self.call(self.inner.list()).await
+    }
+    async fn forget(&self, id: &str) -> Result<(), systemd::Error> {
+        self.call(self.inner.forget(id)).await
+    }
+    fn changes(&self) -> BoxStream<'static, Change> {
+        self.inner.changes()
+    }
+}

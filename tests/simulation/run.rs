@@ -1,0 +1,176 @@
+//! One run, from its seed.
+
+use crate::chronicle::Chronicle;
+use crate::clients::Clients;
+use crate::clock::HostClock;
+use crate::dice::Dice;
+use crate::guards::Guard;
+use crate::invariants;
+use crate::machine::{Common, Machine};
+use crate::peers::Wire;
+use crate::troubles::{Troubles, fair};
+use stampede::environment::{Environment, Identity};
+use stampede::store::simulated::Simulated;
+use stampede::store::{Change, key};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long clients work and troubles befall them.
+const TROUBLED: Duration = Duration::from_secs(150);
+/// Once all is well, it has so long to come to rest.
+const SETTLING: Duration = Duration::from_secs(420);
+/// Then nothing is written for so long.
+const QUIET: Duration = Duration::from_secs(61);
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub violations: Vec<String>,
+    pub fingerprint: u64,
+    pub simulated: Duration,
+    pub hosts: usize,
+    pub starts: u64,
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// Runs `seed` on a runtime of its own.
+pub fn run(seed: u64, without: Option<Guard>, trace: bool) -> Outcome {
+    let directory = directory();
+    let runtime = runtime(seed);
+    let outcome = runtime.block_on(scene(seed, without, trace, directory.path()));
+    // All that is left of it goes before its files do.
+    drop(runtime);
+    outcome
+}
+
+fn directory() -> tempfile::TempDir {
+    // In memory where there is such a place: what is written there is never waited for.
+    let builder = || tempfile::Builder::new();
+    builder().prefix("simulation").tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+fn runtime(seed: u64) -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    #[cfg(not(tokio_unstable))]
+    let _ = seed;
+    builder.build().unwrap()
+}
+
+async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path) -> Outcome {
+    let origin = Instant::now();
+    let dice = Dice::new(seed);
+    let chronicle = Chronicle::new(trace);
+    let store = Simulated::new(&keeper(&dice, origin));
+    let wire = Wire::new(&dice);
+    let writes = Arc::new(AtomicU64::new(0));
+    let (told, counted) = (chronicle.clone(), writes.clone());
+    store.set_witness(move |committed| {
+        invariants::at_change(&told, committed);
+        if !committed.changes.iter().any(is_housekeeping) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    store.set_weather(fair());
+    let common =
+        Common { origin, dice: dice.clone(), store: store.clone(), chronicle: chronicle.clone(), wire, without };
+    let count = 3 + dice.below(if dice.percent(15) { 22 } else { 8 });
+    let machines: Vec<Arc<Machine>> = (1..=count)
+        .map(|number| {
+            let number = u8::try_from(number).unwrap();
+            let machine = Machine::new(&common, number, directory.join(format!("h{number}")));
+            common.wire.connect(&machine);
+            machine
+        })
+        .collect();
+    machines.iter().for_each(Machine::power_on);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let clients = Clients::new(&dice, &chronicle, &machines);
+    let troubles = Troubles {
+        dice: dice.clone(),
+        chronicle: chronicle.clone(),
+        store: store.clone(),
+        wire: common.wire.clone(),
+        machines: machines.clone(),
+    };
+    trouble(&dice, &clients, &troubles).await;
+    chronicle.note(format_args!("all is well from now on"));
+    settle(&chronicle, &clients, &store, &troubles).await;
+    let before = writes.load(Ordering::Relaxed);
+    tokio::time::sleep(QUIET).await;
+    let written = writes.load(Ordering::Relaxed) - before;
+    if written > 0 && chronicle.violations().is_empty() {
+        chronicle.violation(format_args!("{written} writes in {QUIET:?} in which nothing happened"));
+    }
+    Outcome {
+        violations: chronicle.violations(),
+        fingerprint: chronicle.fingerprint(),
+        simulated: origin.elapsed(),
+        hosts: count,
+        starts: chronicle.begun(),
+        counts: chronicle.counts(),
+    }
+}
+
+/// The environment of the store itself, whose clock is right.
+fn keeper(dice: &Dice, origin: Instant) -> Environment {
+    let clock = HostClock { origin, booted: origin, drift: 0, skew: AtomicI64::new(0) };
+    let identity = Identity { machine_id: "f".repeat(32), boot_id: "store".to_owned() };
+    Environment { clock: Arc::new(clock), random: Arc::new(dice.clone()), identity }
+}
+
+/// Whether it is what time makes of what was removed.
+fn is_housekeeping(change: &Change) -> bool {
+    match change {
+        Change::Put(entry) if entry.key.starts_with(&key::resources("instance")) => {
+            let text = String::from_utf8_lossy(&entry.value);
+            ["removed", "purging", "purged"].iter().any(|state| text.contains(&format!(r#""state":"{state}""#)))
+        }
+        Change::Deleted { key, .. } => key.starts_with(&key::resources("instance")),
+        Change::Put(_) => false,
+    }
+}
+
+async fn trouble(dice: &Dice, clients: &Clients, troubles: &Troubles) {
+    let end = Instant::now() + TROUBLED;
+    let (pace, every) = (dice.millis(300, 2500), dice.millis(1500, 9000));
+    let pause = |most: Duration| dice.millis(0, u64::try_from(most.as_millis()).unwrap());
+    let mut next_client = Instant::now();
+    let mut next_trouble = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < end {
+        tokio::time::sleep_until(next_client.min(next_trouble)).await;
+        if next_client <= Instant::now() {
+            clients.ask();
+            next_client = Instant::now() + pause(pace * 2);
+        }
+        if next_trouble <= Instant::now() {
+            troubles.befall();
+            next_trouble = Instant::now() + pause(every * 2);
+        }
+    }
+}
+
+/// Waits until everything is as it must be; what is not by then is told.
+async fn settle(chronicle: &Chronicle, clients: &Clients, store: &Simulated, troubles: &Troubles) {
+    // Those that are under way end first.
+    tokio::time::sleep(Duration::from_secs(41)).await;
+    let end = Instant::now() + SETTLING;
+    troubles.heal();
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let wrong = store.look(|entries| invariants::at_rest(chronicle, clients, entries));
+        if wrong.is_empty() || !chronicle.violations().is_empty() {
+            return;
+        }
+        if Instant::now() >= end {
+            wrong.iter().for_each(|wrong| chronicle.violation(format_args!("at rest: {wrong}")));
+            return;
+        }
+    }
+}
