@@ -322,15 +322,13 @@ impl Lane {
         Ok(Some(verdicts))
     }
 
-    /// Takes shares of what was not placed out of `alloc/<host>` again.
+    /// Takes shares of what was not placed out of `alloc/<host>` again. Whose claim stands by then was placed here by another
+    /// agent in between, and its share stays.
     async fn withdraw(&self, instances: &[&str]) {
-        let alloc = key::alloc(&self.host);
+        let mut instances = instances.to_vec();
         let mut backoff = Backoff::new(&self.environment, Duration::from_millis(2), Duration::from_millis(200));
         for _ in 0..TRIES {
-            let known = self.newest(&self.state().known);
-            let mut allocation = Allocation::clone(&known.allocation);
-            allocation.instances.retain(|instance, _| !instances.contains(&instance.as_str()));
-            match self.write(&alloc, &known, allocation).await {
+            match self.try_withdraw(&mut instances).await {
                 Ok(true) => return,
                 Ok(false) => {}
                 Err(error) => {
@@ -343,16 +341,31 @@ impl Lane {
         tracing::warn!(host = self.host, "too much stays promised until the next audit");
     }
 
-    async fn write(&self, alloc: &str, known: &Known, allocation: Allocation) -> Result<bool, Error> {
-        let put = Operation::put(alloc, store::encode(alloc, &allocation)?);
-        let transaction = Transaction::new().when(known.compare(alloc)).then(put).or_else(Operation::get(alloc));
+    /// Whether it is done; those of `instances` that stay are taken out.
+    async fn try_withdraw(&self, instances: &mut Vec<&str>) -> Result<bool, Error> {
+        let alloc = key::alloc(&self.host);
+        let known = self.newest(&self.state().known);
+        let mut allocation = Allocation::clone(&known.allocation);
+        allocation.instances.retain(|instance, _| !instances.contains(&instance.as_str()));
+        if allocation == *known.allocation {
+            return Ok(true);
+        }
+        let put = Operation::put(&alloc, store::encode(&alloc, &allocation)?);
+        let mut transaction =
+            Transaction::new().when(known.compare(&alloc)).then(put).or_else(Operation::get(&alloc));
+        for instance in instances.iter() {
+            let claim = key::on(&self.host, instance);
+            transaction = transaction.absent(&claim).or_else(Operation::get(claim));
+        }
         let outcome = self.store.commit(transaction).await?;
         if outcome.succeeded {
             self.learn(allocation, Some(outcome.revision), outcome.revision);
-        } else {
-            self.learn_found(outcome.answers.first(), outcome.revision)?;
+            return Ok(true);
         }
-        Ok(outcome.succeeded)
+        self.learn_found(outcome.answers.first(), outcome.revision)?;
+        let mut claims = outcome.answers.iter().skip(1);
+        instances.retain(|_| !matches!(claims.next(), Some(Answer::Entries(found)) if !found.is_empty()));
+        Ok(false)
     }
 
     fn learn(&self, allocation: Allocation, mod_revision: Option<Revision>, as_of: Revision) {
