@@ -126,10 +126,18 @@ struct Shard {
     environment: Environment,
     mirror: Mirror<Todo>,
     late: Duration,
-    /// What was tried already: not before when again, and the wait after that.
-    tried: HashMap<String, (Timestamp, Duration)>,
+    tried: HashMap<String, Tried>,
     /// While something waits for it.
     room: Option<RoomWatch>,
+}
+
+/// What was tried already.
+struct Tried {
+    /// Not before when again, and the wait after that.
+    again: Timestamp,
+    pause: Duration,
+    /// Whether it waited for room. Where it no longer does, it is another thing that waits.
+    room: bool,
 }
 
 impl Shard {
@@ -166,21 +174,22 @@ impl Shard {
     fn try_waiting(&mut self) {
         let soon = self.environment.clock.now().after(self.environment.jitter(ROOM) + self.late);
         for (key, item) in self.mirror.view().iter().filter(|(_, item)| item.value.room) {
-            let (again, _) = self.tried.entry(key.clone()).or_insert((item.value.not_before, AGAIN));
-            *again = soon.min(*again);
+            let first = Tried { again: item.value.not_before, pause: AGAIN, room: true };
+            let tried = self.tried.entry(key.clone()).or_insert(first);
+            tried.again = soon.min(tried.again);
         }
     }
 
     /// What is due, and when the next will be.
     fn due(&mut self, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
         let view = self.mirror.view();
-        self.tried.retain(|key, _| view.contains_key(key));
+        self.tried.retain(|key, tried| view.get(key).is_some_and(|item| item.value.room == tried.room));
         let (mut due, mut next) = (Vec::new(), None);
         for (key, item) in view.iter() {
             let wanted = item.value.not_before.after(self.late);
             let time = match self.tried.get(key) {
-                Some((again, _)) if item.value.room => *again,
-                Some((again, _)) => wanted.max(*again),
+                Some(tried) if item.value.room => tried.again,
+                Some(tried) => wanted.max(tried.again),
                 None => wanted,
             };
             if time <= now {
@@ -194,12 +203,13 @@ impl Shard {
     }
 
     async fn attend(&mut self, key: &str, now: Timestamp) {
-        let waits = self.mirror.get(key).is_some_and(|item| item.value.room);
-        let pause = self.tried.get(key).map_or(AGAIN, |(_, pause)| (*pause * 2).min(LONGEST));
+        let room = self.mirror.get(key).is_some_and(|item| item.value.room);
+        let pause = self.tried.get(key).map_or(AGAIN, |tried| (tried.pause * 2).min(LONGEST));
         // A host being drained is looked at again as long as something is on its way.
         let pause = if key.starts_with("host/") { AGAIN } else { pause };
-        let pause = if waits { NO_ROOM } else { pause };
-        self.tried.insert(key.to_owned(), (now.after(self.environment.jitter(pause)), pause));
+        let pause = if room { NO_ROOM } else { pause };
+        let again = now.after(self.environment.jitter(pause));
+        self.tried.insert(key.to_owned(), Tried { again, pause, room });
         let Some((base, Ok(id))) = key.split_once('/').map(|(base, id)| (base, id.parse())) else {
             tracing::warn!(key, "nobody knows what is to be done for it");
             return;

@@ -130,7 +130,7 @@ fn says_why(row: &Resource) -> bool {
     row.transitioning == Transitioning::Error && row.transitioning_message.is_some()
 }
 
-/// No row is half-way, and what runs is what they say.
+/// No row is half-way, and what runs is what they say. What is removed is on its way out until it is purged.
 fn rows(chronicle: &Chronicle, entries: &Entries, wrong: &mut Vec<String>) {
     for entry in below(entries, &key::resources(instance::BASE)) {
         let row: Resource = decode(entry).unwrap();
@@ -139,7 +139,7 @@ fn rows(chronicle: &Chronicle, entries: &Entries, wrong: &mut Vec<String>) {
         let host = row.get::<String>(instance::HOST_NAME);
         let at_rest = match row.state {
             State::Running => host.as_ref().is_some_and(|host| runs == [host.clone()]),
-            State::Stopped | State::Removed | State::Purged => runs.is_empty(),
+            State::Stopped | State::Purged => runs.is_empty(),
             State::Creating | State::Starting => says_why(&row) && lifecycle::waits_for_room(&row),
             _ => false,
         };
