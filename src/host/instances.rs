@@ -10,7 +10,7 @@ use crate::network::Addressing;
 use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
-use crate::resource::{Resource, identifier, instance};
+use crate::resource::{Resource, State, identifier, instance};
 use crate::store::ledger::{self, Ledger, Report};
 use crate::store::mirror::{Item, Mirror};
 use crate::store::{self, Entry, Store, decode, key};
@@ -179,6 +179,7 @@ impl Instances {
         let report =
             self.ledger.report(id)?.filter(|report: &Report| report.boot_id == self.environment.identity.boot_id);
         let (mut wanted, mut tombstone, mut elsewhere, mut current) = (None, false, false, None);
+        let mut at_rest = false;
         if let Some(claim) = claim {
             let token = token(self.cluster_generation, claim.create_revision);
             let Some(entry) = row else { return Ok(None) };
@@ -193,13 +194,18 @@ impl Instances {
             else {
                 return Ok(None);
             };
+            at_rest = resource.state == State::Stopped;
             wanted = Some(self.wanted(&resource, token, exclusive));
             current = Some(Current { token, entry });
         } else if let Some(ledger) = &ledger {
             tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
             elsewhere = self.is_elsewhere(ledger).await?;
         }
-        Ok(Some((Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state) }, current)))
+        let mut seen = Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state) };
+        if !at_rest && seen.is_to_be_down() && self.driver.observe(id).await?.is_some_and(|found| found.running) {
+            seen.unit = Unit::Left;
+        }
+        Ok(Some((seen, current)))
     }
 
     /// Whether its row says that it is on another host, or on none.

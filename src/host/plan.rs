@@ -27,6 +27,8 @@ pub enum Unit {
     Down,
     /// Down, and systemd calls it failed: killed, or ended before it said that it was ready.
     Failed,
+    /// Down, and what it stood by runs all the same: Docker was not there to stop it.
+    Left,
 }
 
 /// What is there.
@@ -42,6 +44,17 @@ pub struct Seen {
     /// Its supervisor's last word, of this boot only.
     pub report: Option<Report>,
     pub unit: Unit,
+}
+
+impl Seen {
+    /// Whether its unit is down and is to be: only its driver knows then that nothing of it runs.
+    pub fn is_to_be_down(&self) -> bool {
+        let wanted = match &self.wanted {
+            Some(wanted) => wanted.assignment.desired == Desired::Running,
+            None => self.ledger.is_none(),
+        };
+        !wanted && is_down(self)
+    }
 }
 
 /// One thing to do.
@@ -137,7 +150,7 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
             steps.extend(counted.and_then(|report| moving_report(report, wanted)).map(Step::Say));
             steps
         }
-        Unit::Down | Unit::Failed => match counted.map(|report| &report.phase) {
+        Unit::Down | Unit::Failed | Unit::Left => match counted.map(|report| &report.phase) {
             Some(Phase::Ended { reason: EndReason::Own, exit_code, message }) => {
                 vec![Step::Say(Observation::Ended { exit_code: *exit_code, message: message.clone() })]
             }

@@ -351,8 +351,7 @@ impl Lane {
             return Ok(true);
         }
         let put = Operation::put(&alloc, store::encode(&alloc, &allocation)?);
-        let mut transaction =
-            Transaction::new().when(known.compare(&alloc)).then(put).or_else(Operation::get(&alloc));
+        let mut transaction = Transaction::new().when(known.compare(&alloc)).then(put).or_else(Operation::get(&alloc));
         for instance in instances.iter() {
             let claim = key::on(&self.host, instance);
             transaction = transaction.absent(&claim).or_else(Operation::get(claim));

@@ -18,6 +18,7 @@ use rustix::fd::OwnedFd;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -42,17 +43,29 @@ pub struct Fencing {
     pub place: Place,
 }
 
-/// Docker's id of the container, as soon as there is one.
+/// What is known of the container beside the work: Docker's id of it, as soon as there is one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct External(Arc<Mutex<Option<String>>>);
+pub(super) struct External {
+    id: Arc<Mutex<Option<String>>>,
+    left: Arc<AtomicBool>,
+}
 
 impl External {
     pub fn set(&self, id: &str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.to_owned());
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = Some(id.to_owned());
     }
 
     fn get(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The work ends, and nobody can say that the container has.
+    pub fn leave(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    fn is_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
     }
 }
 
@@ -107,7 +120,13 @@ pub(super) async fn guarded(
         tokio::select! {
             biased;
             () = fenced.cancelled() => {}
-            code = work => return code,
+            code = work => {
+                // Nobody holds its timer after us.
+                if external.is_left() {
+                    end(assignment, driver.as_ref(), options, &external).await;
+                }
+                return code;
+            }
         }
     } else {
         drop(work);
@@ -126,6 +145,21 @@ pub(super) async fn guarded(
     let message = "the cluster could not be reached in time, and another host may run it".to_owned();
     journal.report(Phase::Ended { reason: EndReason::Fenced, exit_code: None, message: Some(message) });
     EXIT_ENDED
+}
+
+/// Docker was not there to stop it: through its cgroup then.
+async fn end(assignment: &Assignment, driver: &dyn Driver, options: &Options, external: &External) {
+    tracing::warn!(instance = assignment.id, "Docker has not stopped it: killed");
+    let sealed = loop {
+        let left = options.fencing.killer.end(&assignment.id, external.get().as_deref());
+        if !left.running {
+            break left.sealed;
+        }
+        tokio::time::sleep(KILLING).await;
+    };
+    if !(sealed && driver.in_slices()) {
+        linger(assignment, driver, options, external, &mut Journal::open(options, assignment)).await;
+    }
 }
 
 /// Where the slice keeps nothing out: stays until a start that may be under way has shown itself, and was ended.

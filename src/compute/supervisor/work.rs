@@ -425,15 +425,19 @@ impl Supervisor {
         let reason = decide::on_stop(self.machine().await);
         tracing::info!(instance = self.assignment.id, ?reason, "stopping it");
         let limit = self.options.grace + Duration::from_secs(60);
-        let end = if !self.daemon_answers_soon().await {
-            End { message: Some("Docker is not there to stop it".to_owned()), ..End::default() }
+        let stopped = if !self.daemon_answers_soon().await {
+            Err("Docker is not there to stop it".to_owned())
         } else {
             match tokio::time::timeout(limit, self.stop_container()).await {
-                Ok(Ok(end)) => end,
-                Ok(Err(error)) => End { message: Some(words(&error)), ..End::default() },
-                Err(_) => End { message: Some("Docker has not stopped it in time".to_owned()), ..End::default() },
+                Ok(Ok(end)) => Ok(end),
+                Ok(Err(error)) => Err(words(&error)),
+                Err(_) => Err("Docker has not stopped it in time".to_owned()),
             }
         };
+        let end = stopped.unwrap_or_else(|message| {
+            self.external.leave();
+            End { message: Some(message), ..End::default() }
+        });
         self.drain().await;
         self.report_end(reason, &end);
         EXIT_ENDED

@@ -52,6 +52,12 @@ fn what_runs_under_an_older_wish_is_left_alone_too() {
 }
 
 #[test]
+fn what_docker_was_not_there_to_stop_is_stopped_before_it_is_said_to_be() {
+    let there = seen(wanted(3, Desired::Stopped), Unit::Left, Some(report(3, ended(EndReason::Asked))));
+    assert_eq!(plan(&there), [Step::StopUnit, Step::Say(Observation::Stopped)]);
+}
+
+#[test]
 fn its_own_end_is_told_and_not_undone() {
     let there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, ended(EndReason::Own))));
     assert_eq!(plan(&there), [Step::Say(Observation::Ended { exit_code: Some(0), message: None })]);
