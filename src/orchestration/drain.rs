@@ -14,14 +14,14 @@
 
 use super::ServiceError;
 use super::lifecycle;
-use super::orchestrator::{Orchestrator, todo};
+use super::orchestrator::{Orchestrator, todo, unchanged};
 use super::record::Todo;
 use crate::membership::record::{Drain, Host};
 use crate::placement::PlaceError;
 use crate::placement::record::Claim;
 use crate::resource::assignment::Desired;
 use crate::resource::{Resource, State, identifier, instance};
-use crate::store::{Entry, Operation, Transaction, decode, encode, key};
+use crate::store::{Compare, Entry, Operation, Transaction, decode, encode, key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -95,12 +95,15 @@ impl Orchestrator {
     pub(super) async fn drive_host(&self, id: u64) -> Result<(), ServiceError> {
         let found = match self.find_host(id).await {
             Ok(found) => found,
-            Err(ServiceError::NotFound) => return self.forget_todo("host", id).await,
+            // A number is given once only: nothing waits for this one again.
+            Err(ServiceError::NotFound) => {
+                return self.forget_todo("host", id, Compare::Exists { key: todo("host", id) }).await;
+            }
             Err(error) => return Err(error),
         };
         let rows = self.guests(&found.host.name).await?;
         let Some(drain) = found.host.drain.as_ref().filter(|drain| !drain.done) else {
-            return self.start_again(&found.host, &rows).await;
+            return self.start_again(&found.host, &found.entry, &rows).await;
         };
         if found.alive.is_none() {
             // Nobody there to stop anything; what moves on a host's loss, moves because of that.
@@ -184,7 +187,7 @@ impl Orchestrator {
     }
 
     /// The host is no longer drained: what was stopped because of it is started.
-    async fn start_again(&self, host: &Host, rows: &[Resource]) -> Result<(), ServiceError> {
+    async fn start_again(&self, host: &Host, entry: &Entry, rows: &[Resource]) -> Result<(), ServiceError> {
         if host.drain.is_none() {
             for row in rows.iter().filter(|row| lifecycle::stopped_by_drain(row)) {
                 let now = self.now();
@@ -198,7 +201,7 @@ impl Orchestrator {
                 }
             }
         }
-        self.forget_todo("host", host.id).await
+        self.forget_todo("host", host.id, unchanged(entry)).await
     }
 
     /// Writes what came out, where it is something new, and when to look next.

@@ -9,7 +9,7 @@ use crate::placement::record::Claim;
 use crate::placement::{Placer, Room};
 use crate::resource::validation::Invalid;
 use crate::resource::{Resource, State, constraint, identifier, instance};
-use crate::store::{self, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
+use crate::store::{self, Compare, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,6 +74,11 @@ pub(super) fn written(resource: Resource, revision: Revision) -> Written {
 
 pub(super) fn invalid(code: &'static str, field: &str, message: impl Into<String>) -> ServiceError {
     ServiceError::Invalid { code, field: Some(field.to_owned()), message: message.into() }
+}
+
+/// That nobody wrote it since it was read.
+pub(super) fn unchanged(entry: &Entry) -> Compare {
+    Compare::ModRevision { key: entry.key.clone(), revision: entry.mod_revision }
 }
 
 impl Orchestrator {
@@ -159,7 +164,7 @@ impl Orchestrator {
             // It must be there already: a claim is made by placement alone.
             transaction = match self.0.store.get(&on).await?.entry {
                 Some(entry) => woken(transaction, &entry, next.generation)?,
-                None => transaction.when(store::Compare::Exists { key: on }),
+                None => transaction.when(Compare::Exists { key: on }),
             };
         }
         Ok(self.0.store.commit(transaction).await?)
@@ -173,11 +178,13 @@ impl Orchestrator {
         for _ in 0..TRIES {
             let (current, entry) = match self.read(base, id).await {
                 Ok(found) => found,
-                Err(ServiceError::NotFound) => return self.forget_todo(base, id).await,
+                Err(ServiceError::NotFound) => {
+                    return self.forget_todo(base, id, Compare::Absent { key: key::resource(base, id) }).await;
+                }
                 Err(error) => return Err(error),
             };
             match lifecycle::drive(&current, self.now()) {
-                lifecycle::Next::Nothing => return self.forget_todo(base, id).await,
+                lifecycle::Next::Nothing => return self.forget_todo(base, id, unchanged(&entry)).await,
                 lifecycle::Next::Wait(_) => return Ok(()),
                 lifecycle::Next::Place => {
                     return self.place(&current, Some(entry.mod_revision)).await.map(drop);
@@ -205,8 +212,9 @@ impl Orchestrator {
         Ok(())
     }
 
-    pub(super) async fn forget_todo(&self, base: &str, id: u64) -> Result<(), ServiceError> {
-        self.0.store.commit(Transaction::new().then(Operation::delete(todo(base, id)))).await?;
+    /// Nothing waits any more, where things are as they were `read`: what was written since may wait for something again.
+    pub(super) async fn forget_todo(&self, base: &str, id: u64, read: Compare) -> Result<(), ServiceError> {
+        self.0.store.commit(Transaction::new().when(read).then(Operation::delete(todo(base, id)))).await?;
         Ok(())
     }
 

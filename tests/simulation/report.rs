@@ -7,6 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+/// In so many seeds at the most a guard that is taken away is missed.
+const MOST: u64 = 500;
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -14,6 +17,8 @@ pub struct Wanted {
     pub seeds: u64,
     pub without: Option<Guard>,
     pub trace: bool,
+    /// Each guard is taken away in turn.
+    pub guards: bool,
     pub threads: usize,
 }
 
@@ -31,7 +36,7 @@ impl Wanted {
             None => (number("FROM").unwrap_or(1), number("SEEDS").unwrap_or(100)),
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { from, seeds, without, trace: text("TRACE").is_some(), threads }
+        Self { from, seeds, without, trace: text("TRACE").is_some(), guards: text("GUARDS").is_some(), threads }
     }
 }
 
@@ -62,34 +67,65 @@ impl Sums {
     }
 }
 
-/// Runs them all and prints what came of it; whether nothing was violated.
+/// Does what is asked for and prints what came of it; whether all is as it should be.
 pub fn run_all(wanted: &Wanted) -> bool {
+    let began = now();
+    let sums = seeds(wanted, wanted.seeds);
+    for (seed, violations) in &sums.failed {
+        tell(*seed, wanted.without, violations);
+    }
+    sum_up(&sums, now().saturating_sub(began));
+    let (mut passed, mut failed) = (sums.passed, sums.failed.len() as u64);
+    if wanted.guards {
+        for guard in Guard::ALL {
+            if is_missed(wanted, *guard) { passed += 1 } else { failed += 1 }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    failed == 0
+}
+
+/// Runs `count` seeds, on all processors; without a guard, only until one is found that misses it.
+fn seeds(wanted: &Wanted, count: u64) -> Sums {
     let (next, sums) = (AtomicU64::new(wanted.from), Mutex::new(Sums::default()));
     let found = AtomicBool::new(false);
-    let began = now();
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let over = wanted.without.is_some() && found.load(Ordering::Relaxed);
+            if seed >= wanted.from + count || over {
+                return;
+            }
+            let outcome = run(seed, wanted.without, wanted.trace);
+            found.fetch_or(!outcome.violations.is_empty(), Ordering::Relaxed);
+            sums.lock().unwrap().add(seed, outcome);
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..wanted.threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let over = wanted.without.is_some() && found.load(Ordering::Relaxed);
-                    if seed >= wanted.from + wanted.seeds || over {
-                        return;
-                    }
-                    let outcome = run(seed, wanted.without, wanted.trace);
-                    if !outcome.violations.is_empty() {
-                        found.store(true, Ordering::Relaxed);
-                        tell(seed, wanted.without, &outcome.violations);
-                    }
-                    sums.lock().unwrap().add(seed, outcome);
-                }
-            });
+            scope.spawn(work);
         }
     });
-    let took = now().saturating_sub(began);
-    let sums = sums.into_inner().unwrap();
-    sum_up(&sums, took);
-    sums.failed.is_empty()
+    let mut sums = sums.into_inner().unwrap();
+    sums.failed.sort();
+    sums
+}
+
+/// Whether its absence is found within so many seeds.
+fn is_missed(wanted: &Wanted, guard: Guard) -> bool {
+    let sums = seeds(&Wanted { without: Some(guard), ..wanted.clone() }, MOST);
+    let (name, what) = (guard.name(), guard.what());
+    match sums.failed.first() {
+        Some((seed, violations)) => {
+            let tried = sums.passed + 1;
+            println!("without {name} ({what}): found by seed {seed}, after {tried}: {}", violations[0]);
+            true
+        }
+        None => {
+            println!("without {name} ({what}): NOT found in {} seeds", sums.passed);
+            false
+        }
+    }
 }
 
 fn now() -> Duration {
@@ -118,5 +154,4 @@ fn sum_up(sums: &Sums, took: Duration) {
         println!("  {count:>9}  {kind}");
     }
     println!("{} violations", sums.failed.len());
-    println!("{} passed, {} failed", sums.passed, sums.failed.len());
 }

@@ -162,10 +162,13 @@ async fn settle(chronicle: &Chronicle, clients: &Clients, store: &Simulated, tro
     tokio::time::sleep(Duration::from_secs(41)).await;
     let end = Instant::now() + SETTLING;
     troubles.heal();
+    let mut quietly = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let wrong = store.look(|entries| invariants::at_rest(chronicle, clients, entries));
-        if wrong.is_empty() || !chronicle.violations().is_empty() {
+        // What came to rest a moment ago may have made room for another.
+        quietly = if wrong.is_empty() { quietly + 1 } else { 0 };
+        if quietly == 3 || !chronicle.violations().is_empty() {
             return;
         }
         if Instant::now() >= end {

@@ -4,6 +4,7 @@ use crate::environment;
 use crate::server::Server;
 use stampede::store::Store;
 use stampede::store::embedded::Embedded;
+use stampede::store::simulated::{Client, Simulated};
 use std::sync::Arc;
 
 pub trait Backend: Send + Sync {
@@ -44,6 +45,25 @@ impl File {
 
     pub async fn in_memory() -> Self {
         Self { store: Arc::new(Embedded::in_memory(&environment()).unwrap()), _directory: None }
+    }
+}
+
+/// The one that agents are simulated on, in the best of weathers.
+pub struct Fair {
+    store: Arc<Client>,
+    _server: Simulated,
+}
+
+impl Fair {
+    pub async fn start() -> Self {
+        let server = Simulated::new(&environment());
+        Self { store: Arc::new(server.client("test")), _server: server }
+    }
+}
+
+impl Backend for Fair {
+    fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
     }
 }
 

@@ -54,6 +54,7 @@ macro_rules! conformance {
 conformance!(etcd, crate::backend::Etcd::start());
 conformance!(file, crate::backend::File::on_disk());
 conformance!(memory, crate::backend::File::in_memory());
+conformance!(simulated, crate::backend::Fair::start());
 
 pub async fn put(store: &dyn Store, key: &str, value: &str) -> Revision {
     store.commit(Transaction::new().then(operation(key, value))).await.unwrap().revision

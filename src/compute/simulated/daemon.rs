@@ -52,6 +52,8 @@ pub(super) enum Condition {
 pub(super) struct Container {
     pub what: Running,
     pub running: bool,
+    /// A start is under way.
+    pub starting: bool,
     /// Wall-clock milliseconds.
     pub started_at: Option<i64>,
     pub exit_code: Option<i64>,
@@ -151,6 +153,7 @@ impl Simulated {
     /// It goes away, with its containers where they do not outlive it.
     pub fn go_away(&self) {
         self.condition.send_replace(Condition::Away);
+        self.state().containers.values_mut().for_each(|one| one.starting = false);
         if !self.gait.live_restore {
             self.end_all(Why::Daemon);
         }
@@ -177,6 +180,7 @@ impl Simulated {
         let mut state = self.state();
         state.boot += 1;
         state.sealed.clear();
+        state.containers.values_mut().for_each(|one| one.starting = false);
     }
 
     /// The machine boots, and the daemon with it; time is this boot's.
@@ -211,11 +215,18 @@ impl Simulated {
 
     /// A start comes to its end.
     pub(super) fn begin(&self, external_id: &str) -> Result<(), Error> {
+        let begun = self.try_begin(external_id);
+        self.changed.send_modify(|count| *count += 1);
+        begun
+    }
+
+    fn try_begin(&self, external_id: &str) -> Result<(), Error> {
         let what = {
             let mut state = self.state();
             let now = state.environment.clock.now().0;
             let State { containers, sealed, .. } = &mut *state;
             let Some(container) = containers.get_mut(external_id) else { return Err(absent("start the container")) };
+            container.starting = false;
             if container.running {
                 return Ok(());
             }
@@ -230,7 +241,6 @@ impl Simulated {
             container.what.clone()
         };
         self.witness.began(&what);
-        self.changed.send_modify(|count| *count += 1);
         Ok(())
     }
 

@@ -79,6 +79,14 @@ impl Simulated {
         found.first().map(|one| one.observed())
     }
 
+    /// Whether a start of it is under way; else one is from now on.
+    fn another_starts(&self, external_id: &str) -> bool {
+        let away = self.condition() == Condition::Away;
+        let mut state = self.state();
+        let container = state.containers.get_mut(external_id).filter(|one| !one.running && !away);
+        container.is_some_and(|one| std::mem::replace(&mut one.starting, true))
+    }
+
     /// What does not run takes the address that it has now.
     fn rejoin(&self, found: &Observed, assignment: &Assignment) {
         let address = assignment.network.as_ref().map(|network| network.address);
@@ -106,7 +114,8 @@ impl Simulated {
         }
         let external_id = self.name_next(&mut state);
         let what = Running::of(assignment, external_id.clone());
-        let container = Container { what, running: false, started_at: None, exit_code: None, dying: None };
+        let container =
+            Container { what, running: false, starting: false, started_at: None, exit_code: None, dying: None };
         state.containers.insert(external_id.clone(), container);
         Ok(Created { external_id, adopted: false, running: false })
     }
@@ -134,8 +143,20 @@ impl Driver for Simulated {
     }
 
     async fn start(&self, external_id: &str) -> Result<(), Error> {
+        let action = "start the container";
+        // As Docker does it: who comes second waits for the first, and then it runs already.
+        if self.another_starts(external_id) {
+            let mut changes = self.changes();
+            let over = async {
+                while self.state().containers.get(external_id).is_some_and(|one| one.starting) {
+                    let _ = changes.changed().await;
+                }
+            };
+            tokio::time::timeout(LONG, over).await.map_err(|_| Error::Late { action, limit: LONG })?;
+            return self.look(external_id).await.map(drop);
+        }
         let external_id = external_id.to_owned();
-        self.order("start the container", self.gait.start, LONG, move |this| this.begin(&external_id)).await
+        self.order(action, self.gait.start, LONG, move |this| this.begin(&external_id)).await
     }
 
     async fn wait(&self, external_id: &str) -> Result<End, Error> {
