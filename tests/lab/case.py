@@ -55,7 +55,7 @@ def diagnosis():
     hosts = HOSTS or LAB.hosts()
     for host in hosts:
         try:
-            rows = host.api(timeout=5).get("/v1/containers")["data"] if HOSTS else []
+            rows = host.api(timeout=5).list("/v1/containers", removed_null="") if HOSTS else []
             lines.append(f"{host}: the API shows {len(rows)} containers")
             lines += [
                 f"  {row['id']} {row['name']} {row['state']} {row['transitioning']} {row['transitioningMessage'] or ''} "
