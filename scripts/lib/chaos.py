@@ -238,6 +238,7 @@ class Chaos:
             except TimeoutError as late:
                 self.wrong.append(str(late))
                 self.wrong += left
+                self.look_closer()
             self.wrong += [f"in two places at once: sleep {mark}: {pids}" for mark, pids in self.eyes.doubled]
             self.tell(everything)
             at_once(self.purge, [one["id"] for one in everything if one["id"]], width=12)
@@ -277,6 +278,17 @@ class Chaos:
             wait_for(f"{identifier} to be purged", 60, step)
         except TimeoutError as late:
             self.wrong.append(str(late))
+
+    def look_closer(self):
+        """What each host's units say, for whoever has to find out why."""
+        for host in self.hosts:
+            look = ("systemctl --no-legend --plain list-units --all docker.service containerd.service etcd.service 'stampede*.service'; "
+                    "systemctl list-jobs --no-legend; journalctl --no-pager -n 25 -o short-precise -u docker.service -u containerd.service -u stampede.service "
+                    "-u stampede-network.service")
+            try:
+                print("".join(f"  {host}: {line}\n" for line in host.shell(look, check=False, timeout=30).splitlines()), end="")
+            except Exception as error:  # noqa: BLE001 (a host that does not even answer that is told, too)
+                print(f"  {host}: {error}")
 
     def tell(self, everything):
         moved = []
