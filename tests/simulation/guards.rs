@@ -1,12 +1,12 @@
 //! The product's guards, and hosts on which one of them is taken away: each must be missed.
 //!
 //! The product knows nothing of this. What it sends to the store is changed on its way, what it hears or writes down is
-//! replaced, or its supervisors get a clock that stands still.
+//! replaced, or its supervisors get a clock that stands still. Here too: the moment in which a lease is lost that hurts most.
 
 use futures::StreamExt;
 use stampede::environment::Environment;
 use stampede::membership::fence::{self, DeadlineFile, Fence};
-use stampede::store::simulated::Client;
+use stampede::store::simulated::{Client, Simulated};
 use stampede::store::{
     Answer, Change, Compare, Difference, Entry, Error, LeaseId, Lookup, Operation, Outcome, Revision, Snapshot, Store,
     Transaction, Watch, WatchEvent, key,
@@ -54,13 +54,14 @@ guards! {
 #[derive(Debug, Default)]
 struct Memory(BTreeMap<String, Entry>);
 
-/// A way into the store on which one guard is lost.
+/// An agent's way into the store, on which a guard may be lost.
 #[derive(Debug)]
-pub struct Unguarded {
+pub struct Doctored {
     inner: Client,
-    guard: Guard,
+    guard: Option<Guard>,
     host: String,
     memory: Arc<Mutex<Memory>>,
+    ambush: Ambush,
     deadline: DeadlineFile,
     environment: Environment,
 }
@@ -69,27 +70,54 @@ pub struct Unguarded {
 #[derive(Clone, Debug, Default)]
 pub struct Hearsay(Arc<Mutex<Memory>>);
 
-impl Unguarded {
+/// Lies in wait for a host's next keepalive: its lease ends right after it was put off, and the answer takes its time.
+#[derive(Clone, Debug)]
+pub struct Ambush {
+    store: Simulated,
+    set: Arc<Mutex<Option<Duration>>>,
+}
+
+impl Ambush {
+    pub fn new(store: &Simulated) -> Self {
+        Self { store: store.clone(), set: Arc::default() }
+    }
+
+    pub fn set(&self, answer_after: Duration) {
+        *self.set.lock().unwrap() = Some(answer_after);
+    }
+
+    async fn strike(&self, lease: LeaseId) {
+        let set = self.set.lock().unwrap().take();
+        if let Some(answer_after) = set {
+            // It is there: it was put off a moment ago.
+            let _ = self.store.end_lease(lease);
+            tokio::time::sleep(answer_after).await;
+        }
+    }
+}
+
+impl Doctored {
     pub fn new(
         inner: Client,
-        guard: Guard,
+        guard: Option<Guard>,
         host: &str,
         run: &Path,
         environment: &Environment,
-        hearsay: &Hearsay,
+        (hearsay, ambush): (&Hearsay, &Ambush),
     ) -> Self {
         Self {
             inner,
             guard,
             host: host.to_owned(),
             memory: hearsay.0.clone(),
+            ambush: ambush.clone(),
             deadline: DeadlineFile::new(run, &environment.identity.boot_id),
             environment: environment.clone(),
         }
     }
 
     fn bend(&self, transaction: &mut Transaction) {
-        let guard = self.guard;
+        let Some(guard) = self.guard else { return };
         let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
         let status = transaction.compares.iter().any(|compare| is_created(compare, &on()));
         transaction.compares.retain(|compare| !match guard {
@@ -115,7 +143,7 @@ impl Unguarded {
     }
 
     fn remember(&self, entry: &Entry) {
-        if self.guard == Guard::Clearance {
+        if self.guard == Some(Guard::Clearance) {
             self.memory.lock().unwrap().0.insert(entry.key.clone(), entry.clone());
         }
     }
@@ -125,7 +153,8 @@ impl Unguarded {
         let [Operation::Get { key: alive }, Operation::Get { key: claim }] = transaction.success.as_slice() else {
             return None;
         };
-        if self.guard != Guard::Clearance || *alive != key::alive(&self.host) || !transaction.compares.is_empty() {
+        if self.guard != Some(Guard::Clearance) || *alive != key::alive(&self.host) || !transaction.compares.is_empty()
+        {
             return None;
         }
         let memory = self.memory.lock().unwrap();
@@ -147,8 +176,8 @@ impl Unguarded {
 
     fn confirmed(&self, sent: Duration) {
         match self.guard {
-            Guard::Sent => self.put_off(self.environment.clock.boottime().saturating_sub(sent)),
-            Guard::Lead => self.put_off(fence::lead(crate::machine::TTL)),
+            Some(Guard::Sent) => self.put_off(self.environment.clock.boottime().saturating_sub(sent)),
+            Some(Guard::Lead) => self.put_off(fence::lead(crate::machine::TTL)),
             _ => {}
         }
     }
@@ -175,7 +204,7 @@ fn is_absent(compare: &Compare, prefix: &str) -> bool {
 }
 
 #[async_trait::async_trait]
-impl Store for Unguarded {
+impl Store for Doctored {
     async fn get(&self, key: &str) -> Result<Lookup, Error> {
         let sent = self.environment.clock.boottime();
         let found = self.inner.get(key).await?;
@@ -215,7 +244,7 @@ impl Store for Unguarded {
     }
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
         let watch = self.inner.watch(prefix, from).await?;
-        if self.guard != Guard::Clearance || !prefix.starts_with(&on()) {
+        if self.guard != Some(Guard::Clearance) || !prefix.starts_with(&on()) {
             return Ok(watch);
         }
         let memory = self.memory.clone();
@@ -237,6 +266,7 @@ impl Store for Unguarded {
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
         let sent = self.environment.clock.boottime();
         let ttl = self.inner.keep_alive(lease).await?;
+        self.ambush.strike(lease).await;
         self.confirmed(sent);
         Ok(ttl)
     }

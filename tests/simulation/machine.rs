@@ -4,7 +4,7 @@ use crate::agent::{self, Desk, Site};
 use crate::chronicle::{Chronicle, Onlooker};
 use crate::clock::{HostClock, Stopped};
 use crate::dice::Dice;
-use crate::guards::{Guard, Hearsay, Unguarded};
+use crate::guards::{Ambush, Doctored, Guard, Hearsay};
 use crate::mortal::Mortal;
 use crate::peers::Wire;
 use stampede::compute::simulated::{Gait, Simulated as Containers};
@@ -54,6 +54,7 @@ pub struct Machine {
     drift: i64,
     state: Mutex<State>,
     desk: watch::Sender<Option<Desk>>,
+    pub ambush: Ambush,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +80,8 @@ type Killed = Arc<Mutex<BTreeMap<String, CancellationToken>>>;
 #[derive(Debug)]
 struct Agent {
     link: Link,
+    /// Keepalives have a connection of their own.
+    keepalive: Link,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -91,6 +94,8 @@ impl Machine {
         let gait = Gait {
             start: if dice.percent(15) { Duration::from_secs(6) } else { Duration::from_millis(300) },
             stop: if dice.percent(15) { Duration::from_secs(12) } else { Duration::from_millis(500) },
+            // With what else there is to it, less than the tenth of F by which it begins early.
+            kill: dice.millis(10, 340),
             slices: dice.percent(70),
             live_restore: dice.percent(25),
             ..Gait::default()
@@ -107,6 +112,7 @@ impl Machine {
             drift: dice.below(2001) as i64 - 1000,
             state: Mutex::default(),
             desk: watch::Sender::new(None),
+            ambush: Ambush::new(&common.store),
         })
     }
 
@@ -159,9 +165,9 @@ impl Machine {
     pub fn start_agent(self: &Arc<Self>) {
         let mut state = self.state();
         let Some(boot) = state.boot.clone().filter(|_| state.agent.is_none()) else { return };
-        let link = Link::default();
-        let site = self.site(&boot, &link);
-        let (this, ours) = (self.clone(), link.clone());
+        let (link, keepalive) = (Link::default(), Link::default());
+        let site = self.site(&boot, &link, &keepalive);
+        let this = self.clone();
         let task = tokio::spawn(async move {
             loop {
                 agent::run(&site, &this.desk).await;
@@ -170,8 +176,7 @@ impl Machine {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        state.agent = Some(Agent { link: ours, _task: AbortOnDropHandle::new(task) });
-        drop(link);
+        state.agent = Some(Agent { link, keepalive, _task: AbortOnDropHandle::new(task) });
     }
 
     /// The agent is killed, wherever it is.
@@ -179,6 +184,7 @@ impl Machine {
         self.desk.send_replace(None);
         if let Some(agent) = self.state().agent.take() {
             agent.link.set(Way::Dead);
+            agent.keepalive.set(Way::Dead);
         }
     }
 
@@ -186,6 +192,14 @@ impl Machine {
     pub fn set_way(&self, way: Way) {
         if let Some(agent) = &self.state().agent {
             agent.link.set(way);
+            agent.keepalive.set(way);
+        }
+    }
+
+    /// The same for its keepalives alone.
+    pub fn set_keepalive_way(&self, way: Way) {
+        if let Some(agent) = &self.state().agent {
+            agent.keepalive.set(way);
         }
     }
 
@@ -253,30 +267,26 @@ impl Machine {
         })
     }
 
-    fn site(&self, boot: &Boot, link: &Link) -> Site {
+    fn site(&self, boot: &Boot, link: &Link, keepalive: &Link) -> Site {
         let common = &self.common;
         let hearsay = Hearsay::default();
-        let client = |patience: Duration| -> Arc<dyn Store> {
+        let run = self.run_directory();
+        let client = |link: &Link, patience: Duration| -> Arc<dyn Store> {
             let client = common.store.client(&self.name).over(link.clone()).patient_for(patience);
-            match common.without {
-                Some(guard) => {
-                    let run = self.run_directory();
-                    Arc::new(Unguarded::new(client, guard, &self.name, &run, &boot.environment, &hearsay))
-                }
-                None => Arc::new(client),
-            }
+            let shared = (&hearsay, &self.ambush);
+            Arc::new(Doctored::new(client, common.without, &self.name, &run, &boot.environment, shared))
         };
         Site {
             name: self.name.clone(),
             environment: boot.environment.clone(),
-            store: client(Duration::from_secs(5)),
-            keepalive: client(fence::wait(TTL) / 2),
+            store: client(link, Duration::from_secs(5)),
+            keepalive: client(keepalive, fence::wait(TTL) / 2),
             driver: Arc::new(Mortal { inner: self.containers.clone(), link: link.clone() }),
             killer: Arc::new(self.containers.clone()),
             supervision: Arc::new(Mortal { inner: boot.supervision.clone(), link: link.clone() }),
             ledger: self.ledger(),
             state_directory: self.directory.join("state"),
-            run_directory: self.run_directory(),
+            run_directory: run,
             memory_mb: self.memory_mb,
             peers: Arc::new(common.wire.of(&self.name)),
             link: link.clone(),

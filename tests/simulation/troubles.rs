@@ -54,7 +54,9 @@ impl Troubles {
             44..56 => this.over(machine, "power lost", (3000, 40_000), |m| m.power_off(), |m| m.power_on()),
             56..61 => this.over(machine, "docker hung", (500, 20_000), |m| m.containers.hang(), answer),
             61..65 => this.over(machine, "docker restarted", (200, 5000), |m| m.containers.go_away(), answer),
-            65..72 => this.end_lease(&machine),
+            65..68 => this.end_lease(&machine),
+            68..70 => this.ambush(&machine),
+            70..72 => this.without_keepalives(machine),
             72..76 => this.delete_alive(&machine),
             76..80 => this.step_clock(&machine),
             80..84 => this.kill_supervisor(&machine),
@@ -110,6 +112,24 @@ impl Troubles {
             // It is there: it was found a line above.
             let _ = self.store.end_lease(lease);
         }
+    }
+
+    /// At the worst moment: right after it was put off, with an answer that comes late.
+    fn ambush(&self, machine: &Machine) {
+        self.chronicle.trouble("lease lost right after a keepalive", &machine.name);
+        machine.ambush.set(self.dice.millis(0, 1900));
+    }
+
+    /// It is gone for the others for about as long as they wait, and its agent knows nothing of it but that.
+    fn without_keepalives(self, machine: Arc<Machine>) {
+        self.end_lease(&machine);
+        self.over(
+            machine,
+            "keepalives cut off",
+            (3500, 8000),
+            |m| m.set_keepalive_way(Way::Cut),
+            |m| m.set_keepalive_way(Way::Open),
+        );
     }
 
     fn delete_alive(&self, machine: &Machine) {
