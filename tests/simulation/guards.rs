@@ -6,7 +6,7 @@
 use futures::StreamExt;
 use stampede::environment::Environment;
 use stampede::membership::fence::{self, DeadlineFile, Fence};
-use stampede::store::simulated::{Client, Simulated};
+use stampede::store::simulated::{Client, Link, Simulated, Way};
 use stampede::store::{
     Answer, Change, Compare, Difference, Entry, Error, LeaseId, Lookup, Operation, Outcome, Revision, Snapshot, Store,
     Transaction, Watch, WatchEvent, key,
@@ -70,11 +70,12 @@ pub struct Doctored {
 #[derive(Clone, Debug, Default)]
 pub struct Hearsay(Arc<Mutex<Memory>>);
 
-/// Lies in wait for a host's next keepalive: its lease ends right after it was put off, and the answer takes its time.
+/// Lies in wait for a host's next keepalive: its lease ends right after it was put off, the answer takes its time, and it is
+/// the last one for a while.
 #[derive(Clone, Debug)]
 pub struct Ambush {
     store: Simulated,
-    set: Arc<Mutex<Option<Duration>>>,
+    set: Arc<Mutex<Option<(Duration, Duration)>>>,
 }
 
 impl Ambush {
@@ -82,16 +83,22 @@ impl Ambush {
         Self { store: store.clone(), set: Arc::default() }
     }
 
-    pub fn set(&self, answer_after: Duration) {
-        *self.set.lock().unwrap() = Some(answer_after);
+    pub fn set(&self, answer_after: Duration, silent_for: Duration) {
+        *self.set.lock().unwrap() = Some((answer_after, silent_for));
     }
 
-    async fn strike(&self, lease: LeaseId) {
+    async fn strike(&self, lease: LeaseId, link: &Link) {
         let set = self.set.lock().unwrap().take();
-        if let Some(answer_after) = set {
+        if let Some((answer_after, silent_for)) = set {
             // It is there: it was put off a moment ago.
             let _ = self.store.end_lease(lease);
             tokio::time::sleep(answer_after).await;
+            link.set(Way::Cut);
+            let link = link.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(silent_for).await;
+                link.set(Way::Open);
+            });
         }
     }
 }
@@ -266,7 +273,7 @@ impl Store for Doctored {
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
         let sent = self.environment.clock.boottime();
         let ttl = self.inner.keep_alive(lease).await?;
-        self.ambush.strike(lease).await;
+        self.ambush.strike(lease, self.inner.link()).await;
         self.confirmed(sent);
         Ok(ttl)
     }

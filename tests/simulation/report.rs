@@ -49,6 +49,7 @@ struct Sums {
     hosts: usize,
     starts: u64,
     counts: BTreeMap<String, u64>,
+    fingerprint: u64,
 }
 
 impl Sums {
@@ -56,6 +57,8 @@ impl Sums {
         self.simulated += outcome.simulated;
         self.hosts += outcome.hosts;
         self.starts += outcome.starts;
+        // In whatever order they end.
+        self.fingerprint ^= outcome.fingerprint;
         for (kind, count) in outcome.counts {
             *self.counts.entry(kind).or_default() += count;
         }
@@ -153,5 +156,5 @@ fn sum_up(sums: &Sums, took: Duration) {
     for (kind, count) in &sums.counts {
         println!("  {count:>9}  {kind}");
     }
-    println!("{} violations", sums.failed.len());
+    println!("{} violations; fingerprint {:016x}", sums.failed.len(), sums.fingerprint);
 }

@@ -54,8 +54,8 @@ impl Troubles {
             44..56 => this.over(machine, "power lost", (3000, 40_000), |m| m.power_off(), |m| m.power_on()),
             56..61 => this.over(machine, "docker hung", (500, 20_000), |m| m.containers.hang(), answer),
             61..65 => this.over(machine, "docker restarted", (200, 5000), |m| m.containers.go_away(), answer),
-            65..68 => this.end_lease(&machine),
-            68..70 => this.ambush(&machine),
+            65..67 => this.end_lease(&machine),
+            67..70 => this.ambush(&machine),
             70..72 => this.without_keepalives(machine),
             72..76 => this.delete_alive(&machine),
             76..80 => this.step_clock(&machine),
@@ -114,10 +114,10 @@ impl Troubles {
         }
     }
 
-    /// At the worst moment: right after it was put off, with an answer that comes late.
+    /// At the worst moment: right after it was put off, with an answer that comes late, and none after it.
     fn ambush(&self, machine: &Machine) {
         self.chronicle.trouble("lease lost right after a keepalive", &machine.name);
-        machine.ambush.set(self.dice.millis(0, 1900));
+        machine.ambush.set(self.dice.millis(0, 1900), self.dice.millis(3500, 12_000));
     }
 
     /// It is gone for the others for about as long as they wait, and its agent knows nothing of it but that.
