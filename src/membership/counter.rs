@@ -1,7 +1,8 @@
 //! Ids: numbers that the whole cluster gives away once only.
 //!
 //! `counter/<name>` holds the next free number. An agent reserves runs of 100 by compare-and-swap and hands them out from
-//! memory; what it did not use when it ends is never used. Numbers start at 1.
+//! memory; what it did not use when it ends is never used. Where a run is used up within seconds the next one is twice as
+//! long: agents that make much at the same time would else wait for each other here. Numbers start at 1.
 
 use crate::environment::{Backoff, Environment};
 use crate::store::{self, Answer, Compare, Entry, Operation, Store, Transaction, key};
@@ -10,8 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
-/// How many numbers an agent reserves at a time.
+/// How many numbers an agent reserves at a time, and at most where it uses many.
 const RUN: u64 = 100;
+const LONGEST_RUN: u64 = 6400;
+/// A run that lasted less than this was too short.
+const SHORT: Duration = Duration::from_secs(5);
 /// Tries before a reservation gives up; with back-off, about ten seconds of conflicts.
 const TRIES: usize = 20;
 
@@ -79,13 +83,28 @@ pub struct Counter {
     store: Arc<dyn Store>,
     environment: Environment,
     name: String,
-    /// What is reserved and not given yet. Held over the reservation, so that many callers make one.
-    rest: Mutex<Range<u64>>,
+    /// Held over the reservation, so that many callers make one.
+    run: Mutex<Run>,
+}
+
+#[derive(Debug)]
+struct Run {
+    /// What is reserved and not given yet.
+    rest: Range<u64>,
+    /// How long the next one is to be.
+    next: u64,
+    /// When it was reserved.
+    since: Duration,
 }
 
 impl Counter {
     pub fn new(store: Arc<dyn Store>, environment: &Environment, name: impl Into<String>) -> Self {
-        Self { store, environment: environment.clone(), name: name.into(), rest: Mutex::new(0..0) }
+        Self {
+            store,
+            environment: environment.clone(),
+            name: name.into(),
+            run: Mutex::new(Run { rest: 0..0, next: RUN, since: Duration::ZERO }),
+        }
     }
 
     /// The next number that nobody has.
@@ -93,12 +112,16 @@ impl Counter {
     /// # Errors
     /// As [`reserve`].
     pub async fn next(&self) -> Result<u64, store::Error> {
-        let mut rest = self.rest.lock().await;
-        if rest.is_empty() {
-            *rest = reserve(self.store.as_ref(), &self.environment, &self.name, RUN).await?;
+        let mut run = self.run.lock().await;
+        if run.rest.is_empty() {
+            let now = self.environment.clock.boottime();
+            let short = !run.since.is_zero() && now.saturating_sub(run.since) < SHORT;
+            run.next = if short { (run.next * 2).min(LONGEST_RUN) } else { RUN };
+            run.rest = reserve(self.store.as_ref(), &self.environment, &self.name, run.next).await?;
+            run.since = now;
         }
-        let number = rest.start;
-        rest.start += 1;
+        let number = run.rest.start;
+        run.rest.start += 1;
         Ok(number)
     }
 }
