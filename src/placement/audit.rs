@@ -59,7 +59,7 @@ pub async fn audit(store: &dyn Store, environment: &Environment, host: &str) -> 
         }
         allocation.instances.retain(|instance, _| !corrections.dropped.contains(instance));
         for instance in &corrections.added {
-            allocation.instances.insert(instance.clone(), promise(store, instance).await?);
+            allocation.instances.insert(instance.clone(), Arc::new(promise(store, instance).await?));
         }
         let unchanged = match &entry {
             Some(entry) => Compare::ModRevision { key: alloc.clone(), revision: entry.mod_revision },

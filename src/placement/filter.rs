@@ -72,12 +72,12 @@ impl Wanted {
 pub struct Promised {
     pub allocation: Arc<Allocation>,
     /// On their way there, and not in the above.
-    pub under_way: BTreeMap<String, Promise>,
+    pub under_way: BTreeMap<String, Arc<Promise>>,
     sum: Share,
 }
 
 impl Promised {
-    pub fn new(allocation: Arc<Allocation>, mut under_way: BTreeMap<String, Promise>) -> Self {
+    pub fn new(allocation: Arc<Allocation>, mut under_way: BTreeMap<String, Arc<Promise>>) -> Self {
         under_way.retain(|instance, _| !allocation.instances.contains_key(instance));
         let sum = under_way.values().fold(allocation.sum(), |sum, promise| sum.and(promise.share));
         Self { allocation, under_way, sum }
@@ -93,7 +93,25 @@ impl Promised {
 
     /// Everybody there, by instance.
     pub fn tenants(&self) -> impl Iterator<Item = (&String, &Promise)> + Clone {
-        self.allocation.instances.iter().chain(&self.under_way)
+        self.allocation.instances.iter().chain(&self.under_way).map(|(instance, promise)| (instance, promise.as_ref()))
+    }
+
+    fn tenant(&self, instance: &str) -> Option<&Promise> {
+        self.allocation.instances.get(instance).or_else(|| self.under_way.get(instance)).map(Arc::as_ref)
+    }
+
+    /// Those that are here and not, or not as they are here, in `other`.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Promise> {
+        // Mostly it is what is under way that changed.
+        let same = Arc::ptr_eq(&self.allocation, &other.allocation);
+        let allocated = self.allocation.instances.iter().filter(move |_| !same);
+        let beyond = |(instance, promise): (&String, &'a Arc<Promise>)| {
+            let known = other.tenant(instance);
+            known
+                .is_none_or(|known| !std::ptr::eq(known, promise.as_ref()) && *known != **promise)
+                .then_some(promise.as_ref())
+        };
+        allocated.chain(&self.under_way).filter_map(beyond)
     }
 }
 
@@ -110,6 +128,14 @@ impl Candidate {
     pub fn new(view: HostView, promised: Promised) -> Self {
         let labels = Arc::new(view.host.labels());
         Self { view, labels, promised: Arc::new(promised) }
+    }
+
+    /// The same host as it is known now.
+    pub fn renewed(&self, view: HostView, promised: Promised) -> Self {
+        if !Arc::ptr_eq(&view.host, &self.view.host) {
+            return Self::new(view, promised);
+        }
+        Self { view, labels: self.labels.clone(), promised: Arc::new(promised) }
     }
 
     pub fn satisfies(&self, constraint: &Constraint) -> bool {
@@ -255,7 +281,7 @@ pub(super) mod tests {
     pub fn candidate(id: u64, memory_mb: u64, promised_mb: u64) -> Candidate {
         let mut allocation = Allocation::default();
         if promised_mb > 0 {
-            allocation.instances.insert("1i1".into(), memory(promised_mb).into());
+            allocation.instances.insert("1i1".into(), Arc::new(memory(promised_mb).into()));
         }
         Candidate::new(view(host(id, memory_mb)), Promised::new(Arc::new(allocation), BTreeMap::new()))
     }
@@ -280,7 +306,7 @@ pub(super) mod tests {
     /// Also there, beside what is.
     pub fn joined(candidate: &mut Candidate, instance: &str, promise: Promise) {
         let mut allocation = Allocation::clone(&candidate.promised.allocation);
-        allocation.instances.insert(instance.to_owned(), promise);
+        allocation.instances.insert(instance.to_owned(), Arc::new(promise));
         candidate.promised = Arc::new(Promised::new(Arc::new(allocation), BTreeMap::new()));
     }
 

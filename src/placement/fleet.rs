@@ -86,7 +86,7 @@ impl Fleet {
         let candidate = state.index.choose(wanted, avoid, &mut |bound| self.environment.below(bound))?.clone();
         let lane = self.lane(&mut state, &candidate.view.host.name);
         // What is chosen counts as promised for the next one that chooses.
-        let under_way = lane.choose(instance, &wanted.promise);
+        let under_way = lane.choose(instance, Arc::new(wanted.promise.clone()));
         Ok(Pick { candidate, lane, _under_way: under_way })
     }
 
@@ -106,7 +106,11 @@ impl Fleet {
             match self.hosts.known(&name, &self.records) {
                 Some(view) => {
                     let promised = self.lane(state, &name).promised();
-                    state.index.put(Candidate::new(view, promised));
+                    let candidate = match state.index.candidate_of(&name) {
+                        Some(known) => known.renewed(view, promised),
+                        None => Candidate::new(view, promised),
+                    };
+                    state.index.put(candidate);
                 }
                 None => {
                     state.index.remove(&name);

@@ -12,6 +12,7 @@
 
 use super::filter::{Candidate, Policy, Refusal, Wanted, refusal};
 use super::pool::Pool;
+use super::record::Promise;
 use super::score::Score;
 use crate::resource::constraint::{Constraint, NAME};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -48,6 +49,26 @@ struct Entered {
     free: u64,
 }
 
+/// Hosts that belong together; which of them are looked at is drawn when it comes to that.
+enum Group<'a> {
+    Any(&'a Pool),
+    /// With the least and the most free memory among those with enough of it.
+    Fullest,
+    Emptiest,
+    /// Those that were named.
+    Valid,
+}
+
+fn free(candidate: &Candidate) -> u64 {
+    candidate.capacity().memory_mb.saturating_sub(candidate.promised.sum().memory_mb)
+}
+
+/// What others find an instance by: its labels and its name.
+fn tenant(promise: &Promise) -> impl Iterator<Item = Label> {
+    let labels = promise.labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+    labels.chain(promise.name.iter().map(|name| (NAME.to_owned(), name.clone())))
+}
+
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -81,19 +102,29 @@ impl Index {
                 at
             }
         };
-        self.leave(at);
-        self.by_id.insert(candidate.view.host.id, at);
         let open = candidate.view.alive_created.is_some() && !candidate.view.host.cordoned;
-        let entered = open.then(|| self.enter(at, &candidate));
+        let entered = match self.slots[at].take() {
+            // What changes all the time is what is promised; the rest stays as it was entered.
+            Some(Slot { candidate: known, entered: Some(mut entered) }) if open && known.labels == candidate.labels => {
+                self.renew(at, &mut entered, &known, &candidate);
+                Some(entered)
+            }
+            slot => {
+                self.leave(at, slot);
+                open.then(|| self.enter(at, &candidate))
+            }
+        };
+        self.by_id.insert(candidate.view.host.id, at);
         self.slots[at] = Some(Slot { candidate, entered });
     }
 
     pub fn remove(&mut self, name: &str) {
         if let Some(at) = self.by_name.remove(name) {
-            self.leave(at);
-            if let Some(slot) = self.slots[at].take() {
+            let slot = self.slots[at].take();
+            if let Some(slot) = &slot {
                 self.by_id.remove(&slot.candidate.view.host.id);
             }
+            self.leave(at, slot);
             self.vacant.push(at);
         }
     }
@@ -102,47 +133,115 @@ impl Index {
         self.by_name.len()
     }
 
+    /// A host as it was put.
+    pub fn candidate_of(&self, name: &str) -> Option<&Candidate> {
+        self.by_name.get(name).and_then(|at| self.candidate(*at))
+    }
+
     fn candidate(&self, at: usize) -> Option<&Candidate> {
         self.slots.get(at).and_then(Option::as_ref).map(|slot| &slot.candidate)
     }
 
     fn enter(&mut self, at: usize, candidate: &Candidate) -> Entered {
         let labels: Vec<Label> = candidate.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-        let (mut tenants, mut groups) = (BTreeMap::<Label, usize>::new(), BTreeMap::<String, u64>::new());
-        for (_, promise) in candidate.promised.tenants() {
-            for (key, value) in &promise.labels {
-                *tenants.entry((key.clone(), value.clone())).or_default() += 1;
-            }
-            if let Some(name) = &promise.name {
-                *tenants.entry((NAME.to_owned(), name.clone())).or_default() += 1;
-            }
-            if let Some(group) = promise.group() {
-                *groups.entry(group).or_default() += 1;
-            }
-        }
         self.open.insert(at);
         for (key, value) in &labels {
             self.by_label.entry(key.clone()).or_default().entry(value.clone()).or_default().insert(at);
         }
-        for tenant in tenants.keys() {
-            self.tenants.entry(tenant.clone()).or_default().insert(at);
-        }
-        for (group, count) in &groups {
-            let counts = self.groups.entry(group.clone()).or_default();
-            for label in &labels {
-                *counts.entry(label.clone()).or_default() += count;
-            }
-        }
-        let free = candidate.capacity().memory_mb.saturating_sub(candidate.promised.sum().memory_mb);
+        let free = free(candidate);
         self.by_free.insert((free, at));
-        Entered { labels, tenants, groups, free }
+        let mut entered = Entered { labels, tenants: BTreeMap::new(), groups: BTreeMap::new(), free };
+        for (_, promise) in candidate.promised.tenants() {
+            self.add(at, &mut entered, promise);
+        }
+        entered
     }
 
-    fn leave(&mut self, at: usize) {
-        let Some(entered) = self.slots[at].as_mut().and_then(|slot| slot.entered.take()) else { return };
+    /// As [`Self::leave`] and [`Self::enter`], for a host that differs in what is promised alone.
+    fn renew(&mut self, at: usize, entered: &mut Entered, known: &Candidate, candidate: &Candidate) {
+        for gone in known.promised.beyond(&candidate.promised) {
+            self.subtract(at, entered, gone);
+        }
+        for come in candidate.promised.beyond(&known.promised) {
+            self.add(at, entered, come);
+        }
+        let free = free(candidate);
+        if free != entered.free {
+            self.by_free.remove(&(entered.free, at));
+            self.by_free.insert((free, at));
+            entered.free = free;
+        }
+    }
+
+    fn add(&mut self, at: usize, entered: &mut Entered, promise: &Promise) {
+        for tenant in tenant(promise) {
+            match entered.tenants.get_mut(&tenant) {
+                Some(count) => *count += 1,
+                None => {
+                    self.tenants.entry(tenant.clone()).or_default().insert(at);
+                    entered.tenants.insert(tenant, 1);
+                }
+            }
+        }
+        if let Some(group) = promise.group() {
+            let counts = self.groups.entry(group.clone()).or_default();
+            for label in &entered.labels {
+                *counts.entry(label.clone()).or_default() += 1;
+            }
+            *entered.groups.entry(group).or_default() += 1;
+        }
+    }
+
+    fn subtract(&mut self, at: usize, entered: &mut Entered, promise: &Promise) {
+        for tenant in tenant(promise) {
+            let Some(count) = entered.tenants.get_mut(&tenant) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                entered.tenants.remove(&tenant);
+                self.no_tenant(at, &tenant);
+            }
+        }
+        if let Some(group) = promise.group()
+            && let Some(count) = entered.groups.get_mut(&group)
+        {
+            *count -= 1;
+            if *count == 0 {
+                entered.groups.remove(&group);
+            }
+            self.fewer(&group, &entered.labels, 1);
+        }
+    }
+
+    fn no_tenant(&mut self, at: usize, tenant: &Label) {
+        if let Some(pool) = self.tenants.get_mut(tenant) {
+            pool.remove(at);
+            if pool.is_empty() {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// So many less of a group on a host with these labels.
+    fn fewer(&mut self, group: &str, labels: &[Label], less: u64) {
+        let Some(counts) = self.groups.get_mut(group) else { return };
+        for label in labels {
+            if let Some(sum) = counts.get_mut(label) {
+                *sum = sum.saturating_sub(less);
+                if *sum == 0 {
+                    counts.remove(label);
+                }
+            }
+        }
+        if counts.is_empty() {
+            self.groups.remove(group);
+        }
+    }
+
+    fn leave(&mut self, at: usize, slot: Option<Slot>) {
+        let Some(Entered { labels, tenants, groups, free }) = slot.and_then(|slot| slot.entered) else { return };
         self.open.remove(at);
-        self.by_free.remove(&(entered.free, at));
-        for (key, value) in &entered.labels {
+        self.by_free.remove(&(free, at));
+        for (key, value) in &labels {
             if let Some(values) = self.by_label.get_mut(key) {
                 if let Some(pool) = values.get_mut(value) {
                     pool.remove(at);
@@ -155,24 +254,11 @@ impl Index {
                 }
             }
         }
-        for tenant in entered.tenants.keys() {
-            if let Some(pool) = self.tenants.get_mut(tenant) {
-                pool.remove(at);
-                if pool.is_empty() {
-                    self.tenants.remove(tenant);
-                }
-            }
+        for tenant in tenants.keys() {
+            self.no_tenant(at, tenant);
         }
-        for (group, count) in &entered.groups {
-            if let Some(counts) = self.groups.get_mut(group) {
-                for label in &entered.labels {
-                    counts.entry(label.clone()).and_modify(|sum| *sum = sum.saturating_sub(*count));
-                }
-                counts.retain(|_, sum| *sum > 0);
-                if counts.is_empty() {
-                    self.groups.remove(group);
-                }
-            }
+        for (group, count) in &groups {
+            self.fewer(group, &labels, *count);
         }
     }
 
@@ -196,8 +282,8 @@ impl Index {
         }
         if self.len() > FEW {
             let mut seen = HashSet::new();
-            for group in self.groups_to_draw_from(wanted, dice) {
-                for at in group {
+            for group in self.groups_to_draw_from(wanted) {
+                for at in self.drawn(group, wanted, dice) {
                     if able.len() < ENOUGH && seen.insert(at) {
                         self.look(at, wanted, avoid, &mut able, &mut Reasons::default());
                     }
@@ -271,33 +357,42 @@ impl Index {
     }
 
     /// Hosts to look at, in groups, the most promising first.
-    fn groups_to_draw_from(&self, wanted: &Wanted, dice: Dice<'_>) -> Vec<Vec<usize>> {
+    fn groups_to_draw_from(&self, wanted: &Wanted) -> Vec<Group<'_>> {
         let mut groups = Vec::new();
-        let mut hard: Vec<&Pool> = vec![&self.open];
-        let must = |rules: &[Constraint]| -> Vec<Constraint> {
-            rules.iter().filter(|rule| rule.equal && !rule.soft && rule.key != NAME).cloned().collect()
-        };
-        hard.extend(must(&wanted.constraints).iter().map(|rule| self.labelled(rule)));
-        hard.extend(wanted.affinity.iter().filter(|rule| !rule.soft).map(|rule| self.near(rule)));
-        let narrowest = hard.into_iter().min_by_key(|pool| pool.len());
+        let must = wanted.constraints.iter().filter(|rule| rule.equal && !rule.soft && rule.key != NAME);
+        let hard = must.map(|rule| self.labelled(rule));
+        let hard = hard.chain(wanted.affinity.iter().filter(|rule| !rule.soft).map(|rule| self.near(rule)));
+        let narrowest = hard.chain([&self.open]).min_by_key(|pool| pool.len());
         let wishes = wanted.constraints.iter().filter(|rule| rule.soft && rule.equal).map(|rule| self.labelled(rule));
         let wishes = wishes.chain(wanted.affinity.iter().filter(|rule| rule.soft).map(|rule| self.near(rule)));
         if let Some(narrower) = wishes.filter(|pool| !pool.is_empty()).min_by_key(|pool| pool.len())
             && narrowest.is_none_or(|pool| narrower.len() < pool.len())
         {
-            groups.push(narrower.draw(DRAWN, dice));
+            groups.push(Group::Any(narrower));
         }
-        groups.extend(self.least_of(wanted).into_iter().map(|pool| pool.draw(DRAWN, dice)));
-        let memory = wanted.promise.share.memory_mb;
+        groups.extend(self.least_of(wanted).into_iter().map(Group::Any));
         if wanted.policy == Policy::Packing {
-            groups.push(self.by_free.range((memory, 0)..).take(DRAWN).map(|(_, at)| *at).collect());
+            groups.push(Group::Fullest);
         }
         if !wanted.valid_hosts.is_empty() {
-            groups.push(wanted.valid_hosts.iter().filter_map(|id| self.by_id.get(id)).take(DRAWN).copied().collect());
+            groups.push(Group::Valid);
         }
-        groups.extend(narrowest.map(|pool| pool.draw(DRAWN, dice)));
-        groups.push(self.by_free.range((memory, 0)..).rev().take(DRAWN).map(|(_, at)| *at).collect());
+        groups.extend(narrowest.map(Group::Any));
+        groups.push(Group::Emptiest);
         groups
+    }
+
+    /// Some of a group, at most [`DRAWN`].
+    fn drawn(&self, group: Group<'_>, wanted: &Wanted, dice: Dice<'_>) -> Vec<usize> {
+        let with_room = || self.by_free.range((wanted.promise.share.memory_mb, 0)..).map(|(_, at)| *at);
+        match group {
+            Group::Any(pool) => pool.draw(DRAWN, dice),
+            Group::Fullest => with_room().take(DRAWN).collect(),
+            Group::Emptiest => with_room().rev().take(DRAWN).collect(),
+            Group::Valid => {
+                wanted.valid_hosts.iter().filter_map(|id| self.by_id.get(id)).take(DRAWN).copied().collect()
+            }
+        }
     }
 
     /// The hosts with the values of the first label to spread by that have the fewest of its like.

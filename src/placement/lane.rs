@@ -36,7 +36,7 @@ const DECIDING: Duration = Duration::from_secs(60);
 pub(super) struct Piece {
     /// `1i54`.
     pub instance: String,
-    pub promise: Promise,
+    pub promise: Arc<Promise>,
     /// What may be promised of the host in all.
     pub capacity: Capacity,
     /// Whom it must have beside it.
@@ -84,7 +84,7 @@ struct State {
     /// How many of the queue's first go alone, because together they were too large.
     alone: usize,
     /// Chosen for this host and not decided.
-    under_way: BTreeMap<String, Promise>,
+    under_way: BTreeMap<String, Arc<Promise>>,
     /// From our own transactions; the mirror may be ahead of it or behind.
     known: Known,
 }
@@ -156,8 +156,8 @@ impl Lane {
     }
 
     /// Counts `instance` as promised.
-    pub fn choose(self: &Arc<Self>, instance: &str, promise: &Promise) -> UnderWay {
-        self.state().under_way.insert(instance.to_owned(), promise.clone());
+    pub fn choose(self: &Arc<Self>, instance: &str, promise: Arc<Promise>) -> UnderWay {
+        self.state().under_way.insert(instance.to_owned(), promise);
         self.touched.add(&self.host);
         UnderWay { lane: self.clone(), instance: instance.to_owned() }
     }
@@ -218,6 +218,7 @@ impl Lane {
             if batch.is_empty() {
                 return;
             }
+            let allocation = Arc::new(allocation);
             let decided = match batch.as_slice() {
                 [(piece, _)] => self.commit_one(&known, &allocation, piece).await.map(|one| one.map(|it| vec![it])),
                 pieces => self.commit_many(&known, &allocation, pieces).await,
@@ -253,13 +254,13 @@ impl Lane {
     async fn commit_one(
         &self,
         known: &Known,
-        allocation: &Allocation,
+        allocation: &Arc<Allocation>,
         piece: &Piece,
     ) -> Result<Option<Verdict>, Error> {
         let alloc = key::alloc(&self.host);
         let mut compares = vec![known.compare(&alloc)];
         compares.extend(piece.compares.iter().cloned());
-        let mut success = vec![Operation::put(&alloc, store::encode(&alloc, allocation)?)];
+        let mut success = vec![Operation::put(&alloc, store::encode(&alloc, allocation.as_ref())?)];
         success.extend(piece.operations.iter().cloned());
         let failure = verdict::reads(&compares);
         let outcome = self.group.commit(Transaction { compares: compares.clone(), success, failure }).await?;
@@ -276,14 +277,14 @@ impl Lane {
     async fn commit_many(
         &self,
         known: &Known,
-        allocation: &Allocation,
+        allocation: &Arc<Allocation>,
         pieces: &[Waiting],
     ) -> Result<Option<Vec<Verdict>>, Error> {
         let alloc = key::alloc(&self.host);
         let compare = known.compare(&alloc);
         let mut transaction = Transaction::new()
             .when(compare)
-            .then(Operation::put(&alloc, store::encode(&alloc, allocation)?))
+            .then(Operation::put(&alloc, store::encode(&alloc, allocation.as_ref())?))
             .or_else(Operation::get(&alloc));
         for (piece, _) in pieces {
             transaction = transaction.then(Operation::Nested(Transaction {
@@ -358,7 +359,7 @@ impl Lane {
         }
         let outcome = self.store.commit(transaction).await?;
         if outcome.succeeded {
-            self.learn(allocation, Some(outcome.revision), outcome.revision);
+            self.learn(Arc::new(allocation), Some(outcome.revision), outcome.revision);
             return Ok(true);
         }
         self.learn_found(outcome.answers.first(), outcome.revision)?;
@@ -367,8 +368,8 @@ impl Lane {
         Ok(false)
     }
 
-    fn learn(&self, allocation: Allocation, mod_revision: Option<Revision>, as_of: Revision) {
-        self.state().known = Known { allocation: Arc::new(allocation), mod_revision, as_of };
+    fn learn(&self, allocation: Arc<Allocation>, mod_revision: Option<Revision>, as_of: Revision) {
+        self.state().known = Known { allocation, mod_revision, as_of };
         self.touched.add(&self.host);
     }
 
@@ -377,17 +378,21 @@ impl Lane {
             Some(Answer::Entries(entries)) => entries.first(),
             _ => None,
         };
-        let allocation = entry.map(store::decode).transpose()?.unwrap_or_default();
-        self.learn(allocation, entry.map(|entry| entry.mod_revision), as_of);
+        let allocation: Allocation = entry.map(store::decode).transpose()?.unwrap_or_default();
+        self.learn(Arc::new(allocation), entry.map(|entry| entry.mod_revision), as_of);
         Ok(())
     }
+}
+
+fn tenants(allocation: &Allocation) -> impl Iterator<Item = (&String, &Promise)> + Clone {
+    allocation.instances.iter().map(|(instance, promise)| (instance, promise.as_ref()))
 }
 
 /// Adds the share where it fits; else answers.
 fn admit(allocation: &mut Allocation, (piece, reply): Waiting) -> Option<Waiting> {
     let own = allocation.instances.remove(&piece.instance);
     let room = filter::room(piece.capacity, allocation.sum(), piece.promise.share)
-        .and_then(|()| filter::company(allocation.instances.iter(), &piece.promise, &piece.affinity));
+        .and_then(|()| filter::company(tenants(allocation), &piece.promise, &piece.affinity));
     if let (Some(own), Err(_)) = (own, &room) {
         // Of an earlier try whose answer was lost.
         allocation.instances.insert(piece.instance.clone(), own);

@@ -362,7 +362,7 @@ fn piece(
         compares.extend(reserved.compares.iter().cloned());
         operations.extend(reserved.operations.iter().cloned());
     }
-    let (promise, affinity) = (request.wanted.promise.clone(), request.wanted.neighbours());
+    let (promise, affinity) = (Arc::new(request.wanted.promise.clone()), request.wanted.neighbours());
     let capacity = target.pick.candidate.capacity();
     Ok(Piece { instance: instance.to_owned(), promise, capacity, affinity, compares, operations })
 }

@@ -45,8 +45,21 @@ impl Pool {
         if self.len() <= most {
             return self.members.clone();
         }
-        (0..most).filter_map(|_| self.members.get(dice(self.len())).copied()).collect()
+        // One throw for all of them: a throw costs more than a look.
+        let mut state = dice(usize::MAX) as u64;
+        let drawn = (0..most).filter_map(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            self.members.get((mixed(state) % self.len() as u64) as usize).copied()
+        });
+        drawn.collect()
     }
+}
+
+/// splitmix64: all that is needed of chance here.
+fn mixed(state: u64) -> u64 {
+    let state = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let state = (state ^ (state >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    state ^ (state >> 31)
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@ use crate::resource::assignment::Token;
 use crate::resource::constraint::{self, Constraint};
 use crate::resource::{Resource, instance};
 use crate::store::Revision;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
 
 /// What a container counts for where it says nothing of memory; a promise, no limit.
 const MEMORY_MB: u64 = 64;
@@ -59,8 +62,8 @@ impl Share {
 
 /// All that is promised to one instance, and what others that come to its host must know of it: whoever places there compares
 /// `alloc/<host>`, so that nothing is decided on what changed meanwhile.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Promise {
     #[serde(flatten)]
     pub share: Share,
@@ -123,10 +126,12 @@ pub fn constraints(instance: &Resource, field: &str) -> Vec<Constraint> {
 }
 
 /// `alloc/<host>`: what is promised, by instance (`1i54`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+///
+/// A copy shares the promises of what it is a copy of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Allocation {
-    pub instances: BTreeMap<String, Promise>,
+    pub instances: BTreeMap<String, Arc<Promise>>,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -136,6 +141,85 @@ impl Allocation {
     /// The sum of all shares.
     pub fn sum(&self) -> Share {
         self.instances.values().fold(Share::default(), |sum, promise| sum.and(promise.share))
+    }
+}
+
+// Read by hand: what serde makes of `flatten` keeps every value twice on its way, and whoever places reads these records all
+// the time.
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum PromiseField {
+    MemoryMb,
+    CpuMillis,
+    DiskMb,
+    Name,
+    Labels,
+    Avoids,
+    Ports,
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for Promise {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Promise;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("what is promised to an instance")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Promise, A::Error> {
+                let mut promise = Promise::default();
+                while let Some(field) = map.next_key()? {
+                    match field {
+                        PromiseField::MemoryMb => promise.share.memory_mb = map.next_value()?,
+                        PromiseField::CpuMillis => promise.share.cpu_millis = map.next_value()?,
+                        PromiseField::DiskMb => promise.share.disk_mb = map.next_value()?,
+                        PromiseField::Name => promise.name = map.next_value()?,
+                        PromiseField::Labels => promise.labels = map.next_value()?,
+                        PromiseField::Avoids => promise.avoids = map.next_value()?,
+                        PromiseField::Ports => promise.ports = map.next_value()?,
+                        PromiseField::Other(field) => drop(promise.rest.insert(field, map.next_value()?)),
+                    }
+                }
+                Ok(promise)
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum AllocationField {
+    Instances,
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for Allocation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Allocation;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("what is promised of a host")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Allocation, A::Error> {
+                let mut allocation = Allocation::default();
+                while let Some(field) = map.next_key()? {
+                    match field {
+                        AllocationField::Instances => allocation.instances = map.next_value()?,
+                        AllocationField::Other(field) => drop(allocation.rest.insert(field, map.next_value()?)),
+                    }
+                }
+                Ok(allocation)
+            }
+        }
+        deserializer.deserialize_map(Reader)
     }
 }
 

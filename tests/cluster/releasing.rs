@@ -70,7 +70,7 @@ async fn the_audit_makes_the_sums_true() {
 
     let mut allocation: Allocation = store::decode(&before.entry.unwrap()).unwrap();
     allocation.instances.remove("1i2");
-    allocation.instances.insert("1i99".into(), Share { memory_mb: 5, ..Share::default() }.into());
+    allocation.instances.insert("1i99".into(), Arc::new(Share { memory_mb: 5, ..Share::default() }.into()));
     let alloc = key::alloc("h1");
     let put = Operation::put(&alloc, store::encode(&alloc, &allocation).unwrap());
     // The share of what was missing is read from its resource.
