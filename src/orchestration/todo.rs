@@ -28,9 +28,13 @@ const NO_ROOM: Duration = Duration::from_secs(600);
 
 /// The place of `host` in the line for `shard` among `hosts`; 0 is the first. `None` where it is none of them.
 pub fn rank<'a>(host: &str, shard: u32, hosts: impl Iterator<Item = &'a str>) -> Option<usize> {
-    let mut line: Vec<(u64, &str)> = hosts.map(|name| (weight(name, shard), name)).collect();
-    line.sort_unstable_by(|a, b| b.cmp(a));
-    line.iter().position(|(_, name)| *name == host)
+    let own = (weight(host, shard), host);
+    let (mut there, mut before) = (false, 0);
+    for name in hosts {
+        there |= name == host;
+        before += usize::from((weight(name, shard), name) > own);
+    }
+    there.then_some(before)
 }
 
 /// FNV-1a with a final mix: the same on every agent and in every version.

@@ -24,9 +24,11 @@ use crate::membership::Hosts;
 use crate::membership::fence;
 use crate::membership::lost::Lost;
 use crate::membership::peers::Peers;
+use crate::membership::record::{Alive, Host};
 use crate::store::mirror::Mirror;
-use crate::store::{Store, key};
-use std::collections::BTreeMap;
+use crate::store::{self, Entry, Store, key};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use takeover::Takeover;
@@ -34,6 +36,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How long a look at the hosts may take.
 const LISTING: Duration = Duration::from_secs(5);
+/// All hosts are looked at this often.
+const ALL: Duration = Duration::from_secs(3600);
 /// After a look that failed.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -60,8 +64,13 @@ pub struct Failover {
 impl Failover {
     pub fn start(settings: Settings) -> Self {
         let lost = Mirror::start(settings.store.clone(), &settings.environment, key::all_lost());
-        let controller =
-            Controller { settings: Arc::new(settings), lost, takeovers: BTreeMap::new(), addresses: BTreeMap::new() };
+        let controller = Controller {
+            settings: Arc::new(settings),
+            lost,
+            gone: BTreeMap::new(),
+            takeovers: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+        };
         Self { _task: AbortOnDropHandle::new(tokio::spawn(controller.run())) }
     }
 }
@@ -69,6 +78,8 @@ impl Failover {
 struct Controller {
     settings: Arc<Settings>,
     lost: Mirror<Lost>,
+    /// Hosts that are gone. The records of the others are not held: where all live, that is all that is known of them.
+    gone: BTreeMap<String, Arc<Host>>,
     takeovers: BTreeMap<String, AbortOnDropHandle<()>>,
     /// Where agents were last heard of.
     addresses: BTreeMap<String, String>,
@@ -78,44 +89,98 @@ impl Controller {
     async fn run(mut self) {
         let alive = self.settings.hosts.alive().clone();
         let mut changes = alive.changes();
-        // At first all are looked at: one may have gone while nobody was there to see it.
-        let mut look = true;
         loop {
-            if look && !self.look().await {
+            while let Err(error) = self.look_at_all(&alive).await {
+                tracing::debug!(%error, "cannot tell which hosts are gone");
                 tokio::time::sleep(self.settings.environment.jitter(AGAIN)).await;
-                continue;
             }
-            let changed = changes.next().await;
-            let view = alive.view();
-            for (name, item) in changed.iter().filter_map(|name| view.get(name).map(|item| (name, item))) {
-                self.addresses.insert(name.clone(), item.value.address.clone());
-                // Here again.
-                self.takeovers.remove(name);
-            }
-            look = changed.iter().any(|name| !view.contains_key(name));
-        }
-    }
-
-    /// Sees which hosts are gone, and begins to look after those that are ours; false where that cannot be told.
-    async fn look(&mut self) -> bool {
-        let Some(all) = self.settings.hosts.list(LISTING).await else { return false };
-        let living: Vec<String> = self.settings.hosts.alive().view().keys().cloned().collect();
-        self.takeovers.retain(|name, _| all.iter().any(|view| view.host.name == *name));
-        for view in all.into_iter().filter(|view| view.alive.is_none()) {
-            let name = view.host.name.clone();
-            let shard = key::shard("host", view.host.id);
-            let place = rank(&self.settings.host, shard, living.iter().map(String::as_str)).filter(|rank| *rank < 2);
-            match place {
-                None => drop(self.takeovers.remove(&name)),
-                Some(_) if self.takeovers.contains_key(&name) => {}
-                Some(rank) => {
-                    let address = self.addresses.get(&name).cloned();
-                    let takeover = Takeover::new(self.settings.clone(), view.host, self.lost.clone(), address);
-                    let task = tokio::spawn(takeover.run(u32::try_from(rank).unwrap_or(0)));
-                    self.takeovers.insert(name, AbortOnDropHandle::new(task));
+            let all = tokio::time::sleep(self.settings.environment.jitter(ALL));
+            tokio::pin!(all);
+            loop {
+                let changed = tokio::select! {
+                    changed = changes.next() => changed,
+                    () = &mut all => break,
+                };
+                if let Err(error) = self.look_at(&alive, changed).await {
+                    tracing::debug!(%error, "cannot tell which hosts are gone");
+                    break;
                 }
             }
         }
-        true
     }
+
+    /// Sees which hosts are gone: at first, and now and then, for one may have gone while nobody was there to see it.
+    async fn look_at_all(&mut self, alive: &Mirror<Alive>) -> Result<(), store::Error> {
+        if !alive.listed(LISTING).await {
+            return Err(store::Error::Unavailable { message: "the hosts that live could not be listed yet".into() });
+        }
+        let prefix = key::hosts();
+        let records = self.settings.store.range(&prefix).await?;
+        self.gone.clear();
+        for entry in &records.entries {
+            let name = key::last(&prefix, &entry.key);
+            let living = alive.get(name).is_some_and(|living| is_of(entry, &living.value));
+            if !living && let Some(host) = read(entry) {
+                self.gone.insert(name.to_owned(), host);
+            }
+        }
+        self.look_after(alive);
+        Ok(())
+    }
+
+    /// Some came or went.
+    async fn look_at(&mut self, alive: &Mirror<Alive>, changed: BTreeSet<String>) -> Result<(), store::Error> {
+        let mut went = false;
+        for name in changed {
+            if let Some(item) = alive.get(&name) {
+                self.addresses.insert(name.clone(), item.value.address.clone());
+                // Here again.
+                self.gone.remove(&name);
+                self.takeovers.remove(&name);
+                continue;
+            }
+            went = true;
+            match self.settings.store.get(&key::host(&name)).await?.entry.as_ref().and_then(read) {
+                Some(host) => drop(self.gone.insert(name, host)),
+                None => drop(self.gone.remove(&name)),
+            }
+        }
+        if went {
+            self.look_after(alive);
+        }
+        Ok(())
+    }
+
+    /// Begins to look after those gone that are ours, and ends it for those that are not any more.
+    fn look_after(&mut self, alive: &Mirror<Alive>) {
+        let living: Vec<String> = alive.view().keys().cloned().collect();
+        self.takeovers.retain(|name, _| self.gone.contains_key(name));
+        for (name, host) in &self.gone {
+            let shard = key::shard("host", host.id);
+            let place = rank(&self.settings.host, shard, living.iter().map(String::as_str)).filter(|rank| *rank < 2);
+            match place {
+                None => drop(self.takeovers.remove(name)),
+                Some(_) if self.takeovers.contains_key(name) => {}
+                Some(rank) => {
+                    let address = self.addresses.get(name).cloned();
+                    let takeover = Takeover::new(self.settings.clone(), host.clone(), self.lost.clone(), address);
+                    let task = tokio::spawn(takeover.run(u32::try_from(rank).unwrap_or(0)));
+                    self.takeovers.insert(name.clone(), AbortOnDropHandle::new(task));
+                }
+            }
+        }
+    }
+}
+
+/// Whether the host of this record is the one that lives: a name may have been given again.
+fn is_of(record: &Entry, alive: &Alive) -> bool {
+    #[derive(Deserialize)]
+    struct Identity {
+        identity: String,
+    }
+    store::decode::<Identity>(record).is_ok_and(|it| it.identity == alive.identity)
+}
+
+fn read(record: &Entry) -> Option<Arc<Host>> {
+    store::decode(record).map(Arc::new).inspect_err(|error| tracing::error!(%error, "a host that cannot be read")).ok()
 }
