@@ -23,7 +23,7 @@ use crate::host::watch::Watch;
 use crate::membership::fence;
 use crate::membership::trust::Names;
 use crate::membership::{
-    Cluster, ClusterSettings, Connect, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
+    Cluster, ClusterSettings, Connect, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
 use crate::orchestration::failover::{self, Failover};
@@ -36,7 +36,7 @@ use crate::store::ledger::Ledger;
 use crate::systemd::fallback::{Run, Tasks};
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,7 +58,10 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let ledger = Ledger::open(&config.state_directory)?;
     std::fs::create_dir_all(&config.run_directory)
         .with_context(|| format!("cannot create {}", config.run_directory.display()))?;
-    let store = open_store(&config, &environment)?;
+    let opened = open_store(&config, &environment)?;
+    // A store of this host's own is nobody's to take back but this host's.
+    let history = if opened.single_host() { None } else { Some(History::open(&config.state_directory)?) };
+    let store = history.as_ref().map_or_else(|| opened.clone(), |history| history.guard(opened.clone()));
     let docker = Docker::new(&environment, &config.docker.socket, &config.run_directory);
     let supervision = supervision(&config, &environment, &docker, units).await?;
     let hosts = Hosts::start(store.clone(), &environment);
@@ -82,8 +85,11 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         service,
         trust,
         lease,
+        history: history.clone(),
         beats: beats.clone(),
     };
+    let anew = restored(history, opened);
+    tokio::pin!(anew);
     let announced = CancellationToken::new();
     let mut work = tokio::spawn(agent.clone().work(stop.clone(), announced.clone()));
     let mut watchdog = Watchdog::of_service(&agent.environment);
@@ -92,6 +98,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let result = loop {
         tokio::select! {
             ended = &mut work => break ended.context("the agent's work ended badly").and_then(|result| result),
+            () = &mut anew => break Err(anyhow!("a backup of the store was restored: the agent starts anew with it")),
             () = announced.cancelled(), if !ready => {
                 ready = true;
                 Service.ready();
@@ -111,6 +118,14 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     // Connections get a moment to end.
     let _ = tokio::time::timeout(Duration::from_secs(6), answering.join_all()).await;
     result
+}
+
+/// Ends when the agent has to start anew, because the cluster is another generation than it joined.
+async fn restored(history: Option<History>, store: Arc<dyn Store>) {
+    match history {
+        Some(history) => history.keep(store).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Opens both doors of the API: the port, and root's socket.
@@ -220,6 +235,7 @@ struct Agent {
     service: Arc<LateService>,
     trust: Trust,
     lease: Arc<LateLease>,
+    history: Option<History>,
     beats: Arc<AtomicU64>,
 }
 
@@ -330,9 +346,15 @@ impl Agent {
         // Time for two members within what the fence leaves: one may be on a host that was just lost.
         let timeout = fence::wait(self.config.lease_ttl()) / 2;
         let (options, environment) = (EtcdOptions { timeout, ..etcd_options(&self.config)? }, self.environment.clone());
+        let history = self.history.clone();
         Ok(Connect::new(move || {
-            let opened = EtcdStore::connect(options.clone(), &environment);
-            async move { opened.map(|store| Arc::new(store) as Arc<dyn Store>) }
+            let opened =
+                EtcdStore::connect(options.clone(), &environment).map(|store| Arc::new(store) as Arc<dyn Store>);
+            let guarded = opened.map(|store| match &history {
+                Some(history) => history.guard(store),
+                None => store,
+            });
+            std::future::ready(guarded)
         }))
     }
 

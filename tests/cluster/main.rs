@@ -12,6 +12,7 @@ mod liveness;
 mod placing;
 mod pool;
 mod releasing;
+mod restoring;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;

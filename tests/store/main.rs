@@ -11,6 +11,7 @@ mod embedded;
 mod etcd;
 mod mirror;
 mod model;
+#[allow(dead_code, reason = "other tests use more of it")]
 mod server;
 
 use futures::StreamExt;

@@ -5,6 +5,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use stampede::store::Store;
 use stampede::store::etcd::{EtcdOptions, EtcdStore, EtcdTls};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,30 @@ impl Server {
         member.process = spawn(&member.arguments);
     }
 
+    /// A snapshot of the only member, by etcd's own means.
+    pub fn save(&self, file: &Path) {
+        etcdctl(&["--endpoints", &self.members[0].url, "snapshot", "save", &file.display().to_string()]);
+    }
+
+    /// The only member goes back to what it was when it was saved.
+    pub fn restore(&mut self, file: &Path) {
+        self.kill(0);
+        let arguments = &self.members[0].arguments;
+        let told = |flag: &str| {
+            let at = arguments.iter().position(|argument| argument == flag).unwrap();
+            arguments[at + 1].as_str()
+        };
+        std::fs::remove_dir_all(told("--data-dir")).unwrap();
+        let mut restore = vec!["snapshot", "restore"];
+        let file = file.display().to_string();
+        restore.push(&file);
+        for flag in ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"] {
+            restore.extend([flag, told(flag)]);
+        }
+        etcdctl(&restore);
+        self.restart(0);
+    }
+
     /// Waits until every member answers.
     pub async fn ready(&self) {
         for member in &self.members {
@@ -144,6 +169,12 @@ pub fn connect(endpoints: Vec<String>, timeout: Duration) -> Arc<EtcdStore> {
 pub fn free_url() -> String {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     format!("http://127.0.0.1:{port}")
+}
+
+fn etcdctl(arguments: &[&str]) {
+    let output = Command::new("etcdctl").env("ETCDCTL_API", "3").args(arguments).output();
+    let output = output.expect("this test needs etcdctl: apt-get install -y etcd-client");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// `STAMPEDE_TEST_ETCD` names another etcd than the installed one. It dies with the test, however that ends.

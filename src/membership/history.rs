@@ -1,0 +1,316 @@
+//! Whether the store went back in time: a backup of etcd was restored under this agent, with or without its knowledge.
+//!
+//! ```text
+//!  every answer: its revision against the highest seen before it was asked
+//!        │ lower                          ▲ the cluster is a new generation (`stampede store restored`):
+//!        ▼                                │ the agent starts anew with it
+//!   hands off: every call fails, as if the store could not be reached ─┘
+//! ```
+//! What an older store says was true once; to act on it would remove what was made since and give ids out twice. So
+//! nothing is done with it, keepalives included, until somebody has said that this is how it is to be from now on: then
+//! the generation is higher. The highest (generation, revision) lies in `<state>/store.json`, for an agent that was down
+//! meanwhile; it is at most a minute old.
+//!
+//! It is while etcd is away that it is restored. So after each call that failed, and where nothing was heard of the store for
+//! a moment (a lost connection is made anew unseen), it is looked at before the next write.
+
+use super::identity;
+use crate::store::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch, key};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The file is written this often, where there is something new.
+const SAVED: Duration = Duration::from_secs(60);
+/// No etcd is stopped, restored and started within this.
+const MOMENT: Duration = Duration::from_millis(200);
+/// A store that went back is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The file's form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Known {
+    cluster: String,
+    generation: u64,
+    /// The highest revision seen in it.
+    revision: Revision,
+    /// At which revision the store was seen that had gone back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    back: Option<Revision>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: Known,
+    saved: Known,
+    /// When an answer last was as it should be; `None` after a call that failed.
+    sure: Option<Instant>,
+    /// The generation with which this agent works; `None` before its first look.
+    working: Option<u64>,
+}
+
+/// What one agent knows of its store's history; shared by all its connections.
+#[derive(Clone, Debug)]
+pub struct History(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+/// `cluster`, as far as it matters here.
+#[derive(Deserialize)]
+struct Cluster {
+    id: String,
+    generation: u64,
+}
+
+impl History {
+    /// As the host's disk has it.
+    ///
+    /// # Errors
+    /// Where the file is there and cannot be read: without it nobody can tell.
+    pub fn open(state: &Path) -> Result<Self, identity::Error> {
+        let path = state.join("store.json");
+        let known: Known = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|source| identity::Error::File {
+                action: "read",
+                path: path.clone(),
+                source: source.into(),
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Known::default(),
+            Err(source) => return Err(identity::Error::File { action: "read", path, source }),
+        };
+        let state = State { saved: known.clone(), known, sure: None, working: None };
+        Ok(Self(Arc::new(Shared { path, state: Mutex::new(state) })))
+    }
+
+    /// `store`, with every answer held against what is known.
+    pub fn guard(&self, store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(Guarded { store, history: self.clone() })
+    }
+
+    /// Keeps the file, and looks at a store that went back; ends when the cluster is a new generation, with which the agent
+    /// has to start anew. `store` is one that is not guarded.
+    pub async fn keep(&self, store: Arc<dyn Store>) {
+        let mut saved = Instant::now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if self.state().known.back.is_some() {
+                let _ = self.look(store.as_ref()).await;
+            } else if saved.elapsed() >= SAVED {
+                self.save();
+                saved = Instant::now();
+            }
+            if self.state().is_new_generation() {
+                return;
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before a call: the revision below which no answer to it can be. Where it is not sure that it is the same store still,
+    /// that is seen to before a write, and before anything at all is asked for the first time.
+    async fn before(&self, store: &dyn Store, writes: bool) -> Result<Revision, Error> {
+        let look = {
+            let state = self.state();
+            if state.working.is_some() {
+                state.refused()?;
+            }
+            state.working.is_none() || (writes && state.sure.is_none_or(|sure| sure.elapsed() > MOMENT))
+        };
+        if look {
+            self.look(store).await?;
+        }
+        Ok(self.state().known.revision)
+    }
+
+    /// After it.
+    fn after(&self, floor: Revision, seen: Revision) -> Result<(), Error> {
+        let mut state = self.state();
+        if seen < floor {
+            return self.went_back(state, seen);
+        }
+        state.refused()?;
+        state.known.revision = seen.max(state.known.revision);
+        state.sure = Some(Instant::now());
+        Ok(())
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        if matches!(error, Error::Unavailable { .. } | Error::OutcomeUnknown { .. }) {
+            self.state().sure = None;
+        }
+        error
+    }
+
+    fn went_back(&self, mut state: MutexGuard<'_, State>, seen: Revision) -> Result<(), Error> {
+        let first = state.known.back.is_none();
+        state.known.back.get_or_insert(seen);
+        let refused = state.refused();
+        drop(state);
+        if let (true, Err(error)) = (first, &refused) {
+            tracing::error!(%error, "hands off");
+            self.save();
+        }
+        refused
+    }
+
+    /// Is it the same store still?
+    async fn look(&self, store: &dyn Store) -> Result<(), Error> {
+        let lookup = store.get(&key::cluster()).await?;
+        let cluster: Option<Cluster> = lookup.entry.as_ref().map(crate::store::decode).transpose()?;
+        let mut state = self.state();
+        let known = &mut state.known;
+        match cluster {
+            Some(found) if found.id != known.cluster || found.generation > known.generation => {
+                // Another cluster's is looked at by who joins it: its certificates tell.
+                *known =
+                    Known { cluster: found.id, generation: found.generation, revision: lookup.revision, back: None };
+                state.working.get_or_insert(found.generation);
+            }
+            Some(found) if found.generation < known.generation || lookup.revision < known.revision => {
+                return self.went_back(state, lookup.revision);
+            }
+            Some(found) => {
+                state.working.get_or_insert(found.generation);
+                // One that went back once has been another store since, however far it has come.
+                state.refused()?;
+                state.known.revision = lookup.revision;
+            }
+            // Before the first agent made it; or of a store that was lost, or into which a backup is being read.
+            None if known.cluster.is_empty() => {}
+            None => return self.went_back(state, lookup.revision),
+        }
+        state.sure = Some(Instant::now());
+        let new = (&state.known.cluster, state.known.generation) != (&state.saved.cluster, state.saved.generation);
+        drop(state);
+        if new {
+            self.save();
+        }
+        Ok(())
+    }
+
+    fn save(&self) {
+        let known = {
+            let mut state = self.state();
+            if state.saved == state.known || state.known.cluster.is_empty() {
+                return;
+            }
+            state.saved = state.known.clone();
+            state.known.clone()
+        };
+        let written = serde_json::to_vec(&known)
+            .map_err(std::io::Error::from)
+            .map_err(|source| identity::Error::File { action: "write", path: self.0.path.clone(), source });
+        if let Err(error) = written.and_then(|bytes| identity::replace(&self.0.path, &bytes)) {
+            tracing::warn!(%error, "a restored backup of the store may go unnoticed when this agent starts again");
+        }
+    }
+}
+
+impl State {
+    fn refused(&self) -> Result<(), Error> {
+        let message = match self.known.back {
+            Some(back) => format!(
+                "it went back from revision {} to {back}: a backup was restored, or another store put in its place. What \
+                 runs goes on, and nothing is done with it. If it is to be so, run `stampede store restored` on one host; \
+                 if this host is to forget the cluster, remove store.json from its state directory",
+                self.known.revision
+            ),
+            None if self.is_new_generation() => {
+                "its cluster is a new generation, with which this agent has to start anew".to_owned()
+            }
+            None => return Ok(()),
+        };
+        Err(Error::Unavailable { message })
+    }
+
+    fn is_new_generation(&self) -> bool {
+        self.working.is_some_and(|working| working < self.known.generation)
+    }
+}
+
+#[derive(Debug)]
+struct Guarded {
+    store: Arc<dyn Store>,
+    history: History,
+}
+
+impl Guarded {
+    async fn seen<T>(
+        &self,
+        writes: bool,
+        call: impl Future<Output = Result<T, Error>>,
+        revision: fn(&T) -> Revision,
+    ) -> Result<T, Error> {
+        let floor = self.history.before(self.store.as_ref(), writes).await?;
+        let answer = call.await.map_err(|error| self.history.failed(error))?;
+        self.history.after(floor, revision(&answer))?;
+        Ok(answer)
+    }
+
+    /// Of what has no revision.
+    async fn unseen<T>(&self, writes: bool, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.history.before(self.store.as_ref(), writes).await?;
+        call.await.map_err(|error| self.history.failed(error))
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for Guarded {
+    async fn get(&self, key: &str) -> Result<Lookup, Error> {
+        self.seen(false, self.store.get(key), |lookup| lookup.revision).await
+    }
+
+    async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
+        self.seen(false, self.store.range(prefix), |snapshot| snapshot.revision).await
+    }
+
+    async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, Error> {
+        self.seen(false, self.store.changed_since(prefix, after), |difference| difference.revision).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        self.seen(true, self.store.commit(transaction), |outcome| outcome.revision).await
+    }
+
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+        self.unseen(false, self.store.watch(prefix, from)).await
+    }
+
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.unseen(true, self.store.grant_lease(ttl)).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.unseen(false, self.store.keep_alive(lease)).await
+    }
+
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, Error> {
+        self.unseen(false, self.store.time_to_live(lease)).await
+    }
+
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.unseen(true, self.store.revoke_lease(lease)).await
+    }
+
+    async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.unseen(true, self.store.compact(revision)).await
+    }
+
+    fn single_host(&self) -> bool {
+        self.store.single_host()
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
