@@ -57,7 +57,7 @@ struct Memory(BTreeMap<String, Entry>);
 /// An agent's way into the store, on which a guard may be lost.
 #[derive(Debug)]
 pub struct Doctored {
-    inner: Client,
+    inner: Arc<Client>,
     guard: Option<Guard>,
     host: String,
     memory: Arc<Mutex<Memory>>,
@@ -113,7 +113,7 @@ impl Doctored {
         (hearsay, ambush): (&Hearsay, &Ambush),
     ) -> Self {
         Self {
-            inner,
+            inner: Arc::new(inner),
             guard,
             host: host.to_owned(),
             memory: hearsay.0.clone(),
@@ -147,6 +147,17 @@ impl Doctored {
                 _ => {}
             }
         }
+    }
+
+    /// A takeover that is done late, when its host may be back, and never answered.
+    async fn late(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        let (inner, delay) = (self.inner.clone(), Duration::from_millis(1000 + self.environment.below(7000) as u64));
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let _ = inner.commit(transaction).await;
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        Err(Error::OutcomeUnknown { message: "no answer to a takeover".into() })
     }
 
     fn remember(&self, entry: &Entry) {
@@ -233,7 +244,11 @@ impl Store for Doctored {
         if let Some(outcome) = self.hearsay(&transaction) {
             return Ok(outcome);
         }
+        let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
         self.bend(&mut transaction);
+        if takes_over && self.environment.below(3) == 0 {
+            return self.late(transaction).await;
+        }
         let own = key::alive(&self.host);
         let puts = transaction.success.iter().any(|it| matches!(it, Operation::Put { key, .. } if *key == own));
         let outcome = self.inner.commit(transaction).await?;
