@@ -67,6 +67,22 @@ impl Simulated {
         }
     }
 
+    /// As Docker does it: one that is being started is looked at when that is over.
+    async fn started(
+        &self,
+        action: &'static str,
+        limit: Duration,
+        asked: impl Fn(&Container) -> bool,
+    ) -> Result<(), Error> {
+        let mut changes = self.changes();
+        let over = async {
+            while self.state().containers.values().any(|one| one.starting && asked(one)) {
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(limit, over).await.map_err(|_| Error::Late { action, limit })
+    }
+
     /// The container of an instance; of several, the one that runs.
     fn find(&self, id: &str, uuid: Option<&str>) -> Option<Observed> {
         let state = self.state();
@@ -146,13 +162,7 @@ impl Driver for Simulated {
         let action = "start the container";
         // As Docker does it: who comes second waits for the first, and then it runs already.
         if self.another_starts(external_id) {
-            let mut changes = self.changes();
-            let over = async {
-                while self.state().containers.get(external_id).is_some_and(|one| one.starting) {
-                    let _ = changes.changed().await;
-                }
-            };
-            tokio::time::timeout(LONG, over).await.map_err(|_| Error::Late { action, limit: LONG })?;
+            self.started(action, LONG, |one| one.what.external_id == external_id).await?;
             return self.look(external_id).await.map(drop);
         }
         let external_id = external_id.to_owned();
@@ -204,17 +214,23 @@ impl Driver for Simulated {
     }
 
     async fn observe(&self, id: &str) -> Result<Option<Observed>, Error> {
-        self.ask("look for the container", LIMIT).await?;
+        let action = "look for the container";
+        self.ask(action, LIMIT).await?;
+        self.started(action, LIMIT, |one| one.what.instance == id).await?;
         Ok(self.find(id, None))
     }
 
     async fn look(&self, external_id: &str) -> Result<Option<Observed>, Error> {
-        self.ask("look at the container", LIMIT).await?;
+        let action = "look at the container";
+        self.ask(action, LIMIT).await?;
+        self.started(action, LIMIT, |one| one.what.external_id == external_id).await?;
         Ok(self.state().containers.get(external_id).map(Container::observed))
     }
 
     async fn list(&self) -> Result<Vec<Observed>, Error> {
-        self.ask("list containers", LIMIT).await?;
+        let action = "list containers";
+        self.ask(action, LIMIT).await?;
+        self.started(action, LIMIT, |_| true).await?;
         Ok(self.state().containers.values().map(Container::observed).collect())
     }
 
