@@ -14,7 +14,7 @@ use crate::compute::docker::Docker;
 use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
-use crate::host::config::{Config, ConfigError};
+use crate::host::config::{Config, ConfigError, Encryption};
 use crate::host::description::{names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::instances::Instances;
@@ -25,7 +25,7 @@ use crate::membership::trust::Names;
 use crate::membership::{
     Cluster, ClusterSettings, Connect, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
-use crate::network::{Network, NetworkConfig, SubnetSpec, driver, kernel::Kernel};
+use crate::network::{Network, NetworkConfig, Protection, SubnetSpec, driver, ipsec::capability, kernel::Kernel, mesh};
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
@@ -288,15 +288,28 @@ impl Agent {
                 }
             });
         }
+        let kernel = Kernel::open().context("cannot open netlink")?;
         let told = NetworkConfig {
             subnet: subnet(&self.config)?,
             underlay: self.config.network.underlay,
             towards: store_addresses(&self.config),
             memory: Some(self.config.state_directory.join("network.json")),
+            protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };
-        let kernel = Kernel::open().context("cannot open netlink")?;
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
+    }
+
+    /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
+    async fn protection(&self, kernel: &Kernel) -> Result<Protection> {
+        if self.config.network.encryption == Encryption::None {
+            return Ok(Protection::None);
+        }
+        let underlay = mesh::underlay(kernel, self.config.network.underlay, &store_addresses(&self.config)).await;
+        let ipv4 = underlay.map_or(true, |underlay| underlay.address.is_ipv4());
+        let capable = capability::check(kernel, &self.environment, ipv4).await;
+        capable.map_err(|error| ConfigError::Wrong(error.to_string()))?;
+        Ok(Protection::Ipsec { secret: trust::secret_place(&self.config), alive: self.hosts.alive().clone() })
     }
 
     async fn join(&self, network: Option<&Network>) -> Result<Joined> {

@@ -18,7 +18,7 @@ pub struct AgentOptions {
     /// Which of this host's addresses carries traffic to the other hosts.
     #[arg(long, env = "STAMPEDE_UNDERLAY")]
     underlay: Option<IpAddr>,
-    /// How traffic between hosts is protected: `none`, for wires that are trusted.
+    /// How traffic between hosts is protected: `ipsec`, or `none` for wires that are trusted.
     #[arg(long, env = "STAMPEDE_ENCRYPTION")]
     encryption: Option<String>,
 }

@@ -159,7 +159,7 @@ impl Default for PlacementConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encryption {
-    /// ESP between all hosts. The default; not in this version yet, so that it has to be turned off by name.
+    /// ESP between all hosts. The default: what is sent in plain text is so because somebody said it by name.
     Ipsec,
     /// None: for wires that are trusted.
     None,
@@ -276,12 +276,6 @@ impl Config {
         if !(10..=90 * 24 * 3600).contains(&self.certificate.lifetime_seconds) {
             return wrong("certificate.lifetime_seconds must be between 10 and 7776000 (90 days)");
         }
-        if self.network.enabled && self.network.encryption == Encryption::Ipsec {
-            return wrong(
-                "network.encryption = \"ipsec\" is not in this version yet, and nothing is sent in plain text unless \
-                 you say so: set network.encryption = \"none\" where the wires between the hosts are trusted",
-            );
-        }
         let PlacementConfig { cpu_overcommit, memory_overcommit, disk_overcommit, .. } = self.placement;
         if [cpu_overcommit, memory_overcommit, disk_overcommit].iter().any(|times| !(0.01..=1000.0).contains(times)) {
             return wrong("placement.cpu_overcommit, memory_overcommit and disk_overcommit are between 0.01 and 1000");
@@ -329,11 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn encryption_is_never_dropped_silently() {
+    fn what_is_sent_is_encrypted_unless_told_otherwise_by_name() {
         let config = parse("[store]\nendpoints = [\"http://a:2379\"]").unwrap();
-        assert!(config.check().unwrap_err().to_string().contains("network.encryption"));
-        let config = parse("[store]\nendpoints = [\"http://a:2379\"]\n[network]\nencryption = \"none\"").unwrap();
         config.check().unwrap();
+        assert_eq!(config.network.encryption, Encryption::Ipsec);
+        assert_eq!(parse("[network]\nencryption = \"none\"").unwrap().network.encryption, Encryption::None);
+        assert!(parse("[network]\nencryption = \"\"").is_err());
     }
 
     #[test]

@@ -5,7 +5,9 @@ use stampede_netlink::{
     Netlink, namespace,
     notify::{Monitor, RulesMonitor},
     sysctl::{Family, Setting},
+    xfrm::{Xfrm, XfrmMonitor},
 };
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -61,6 +63,30 @@ impl Kernel {
     /// Who commits to nftables from now on.
     pub fn rules_monitor(&self) -> Result<RulesMonitor, Error> {
         RulesMonitor::open(self.namespace.as_ref().map(AsFd::as_fd))
+    }
+
+    /// IPsec; fails where this kernel has none.
+    pub fn xfrm(&self) -> Result<Xfrm, Error> {
+        self.namespace.as_ref().map_or_else(Xfrm::open, |namespace| Xfrm::open_in(namespace.as_fd()))
+    }
+
+    /// What happens to associations and policies from now on.
+    pub fn xfrm_monitor(&self) -> Result<XfrmMonitor, Error> {
+        XfrmMonitor::open(self.namespace.as_ref().map(AsFd::as_fd), false)
+    }
+
+    /// Whether there is IPv6 here at all.
+    pub fn has_ipv6(&self) -> bool {
+        Path::new("/proc/sys/net/ipv6").exists()
+    }
+
+    /// A socket to send from this address.
+    pub fn socket_at(&self, own: IpAddr) -> Result<io::Result<UdpSocket>, Error> {
+        self.within(|| {
+            let socket = UdpSocket::bind((own, 0))?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        })
     }
 
     /// Runs something short and blocking in the namespace.

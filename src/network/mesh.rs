@@ -3,8 +3,9 @@
 //! Written by the host itself, under no lease, and only when it differs: a host that is away for a while is still where
 //! it was. Its number is its own for good (`name/hostNumber/<n>`, create-if-absent).
 
+use super::ipsec::record::Sealed;
 use super::kernel::{self, Kernel};
-use crate::store::{self, Operation, Store, Transaction, key};
+use crate::store::{self, Entry, Operation, Store, Transaction, key};
 use serde::{Deserialize, Serialize};
 use stampede_netlink::Mac;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -44,6 +45,17 @@ pub enum Encryption {
     /// Plain text: only where the operator says so.
     #[default]
     None,
+    /// ESP, with keys that the hosts agree on by what is in their records.
+    Ipsec,
+}
+
+impl std::fmt::Display for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Ipsec => "ipsec",
+        })
+    }
 }
 
 /// `mesh/<host>`.
@@ -61,6 +73,35 @@ pub struct Mesh {
     /// The largest packet its overlay carries, bytes.
     pub mtu: u32,
     pub encryption: Encryption,
+    /// Halves and seal, where it encrypts.
+    #[serde(flatten)]
+    pub sealed: Sealed,
+    /// What a newer agent wrote and this one does not know.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Mesh {
+    /// As this version writes it.
+    pub fn new(number: u32, underlay: Underlay, mtu: u32, encryption: Encryption, sealed: Sealed) -> Self {
+        Self {
+            number,
+            underlay: vec![underlay.address],
+            mac: vtep_mac(number).to_string(),
+            port: PORT,
+            vni: VNI,
+            mtu,
+            encryption,
+            sealed,
+            other: serde_json::Map::new(),
+        }
+    }
+
+    /// Whether it says what `wanted` does, in all that this version knows.
+    pub fn says(&self, wanted: &Self) -> bool {
+        Self { other: serde_json::Map::new(), ..self.clone() }
+            == Self { other: serde_json::Map::new(), ..wanted.clone() }
+    }
 }
 
 /// The address of the VXLAN device of the host with this number.
@@ -93,57 +134,63 @@ pub async fn underlay(kernel: &Kernel, configured: Option<IpAddr>, towards: &[So
     Ok(Underlay { address, mtu })
 }
 
-/// Writes this host's record unless it is there already, and gives it back.
-pub async fn publish(store: &dyn Store, host: &str, underlay: Underlay, mtu: u32) -> Result<Mesh, Error> {
+/// This host's number: the one in its record, else the one that it took before, else one that it takes now.
+pub async fn number(store: &dyn Store, host: &str) -> Result<u32, Error> {
     let failed = |action| move |source| Error::Store { action, source };
-    let mesh_key = key::mesh(host);
+    if let Some((_, record)) = read(store, host).await? {
+        return Ok(record.number);
+    }
     for _ in 0..NUMBER_ATTEMPTS {
-        let found = store.get(&mesh_key).await.map_err(failed("read this host's mesh record"))?.entry;
-        let current: Option<Mesh> =
-            found.as_ref().map(store::decode).transpose().map_err(failed("read this host's mesh record"))?;
-        let number = match &current {
-            Some(current) => current.number,
-            None => free_number(store, host).await?,
-        };
-        let wanted = Mesh {
-            number,
-            underlay: vec![underlay.address],
-            mac: vtep_mac(number).to_string(),
-            port: PORT,
-            vni: VNI,
-            mtu,
-            encryption: Encryption::None,
-        };
-        if current.as_ref() == Some(&wanted) {
-            return Ok(wanted);
+        let number = free_number(store, host).await?;
+        let number_key = number_key(number);
+        let value = store::encode(&number_key, &host).map_err(failed("write this host's number"))?;
+        // Taken already is fine where it was this host that took it: see `free_number`.
+        let name = Transaction::new().absent(&number_key).then(Operation::put(&number_key, value));
+        if store.commit(name).await.map_err(failed("write this host's number"))?.succeeded {
+            return Ok(number);
         }
-        let write = failed("write this host's mesh record");
-        let mut transaction = Transaction::new();
-        transaction = match found {
-            Some(entry) => transaction.unchanged(&mesh_key, entry.mod_revision),
-            None => transaction.absent(&mesh_key),
-        };
-        if current.is_none() {
-            let number_key = number_key(number);
-            let value = store::encode(&number_key, &host).map_err(failed("write this host's number"))?;
-            // Taken already is fine where it was this host that took it: see `free_number`.
-            let name = Transaction::new().absent(&number_key).then(Operation::put(&number_key, value));
-            if !store.commit(name).await.map_err(failed("write this host's number"))?.succeeded {
-                let holder = store.get(&number_key).await.map_err(failed("read this host's number"))?.entry;
-                let mine = holder.is_some_and(|entry| store::decode::<String>(&entry).is_ok_and(|name| name == host));
-                if !mine {
-                    continue;
-                }
-            }
-        }
-        let value = store::encode(&mesh_key, &wanted).map_err(failed("write this host's mesh record"))?;
-        let outcome = store.commit(transaction.then(Operation::put(&mesh_key, value))).await.map_err(write)?;
-        if outcome.succeeded {
-            tracing::info!(host, number, underlay = %underlay.address, mtu, "this host's mesh record written");
-            return Ok(wanted);
+        let holder = store.get(&number_key).await.map_err(failed("read this host's number"))?.entry;
+        if holder.is_some_and(|entry| store::decode::<String>(&entry).is_ok_and(|name| name == host)) {
+            return Ok(number);
         }
     }
     Err(Error::Contended)
+}
+
+async fn read(store: &dyn Store, host: &str) -> Result<Option<(Entry, Mesh)>, Error> {
+    let failed = |source| Error::Store { action: "read this host's mesh record", source };
+    let Some(entry) = store.get(&key::mesh(host)).await.map_err(failed)?.entry else { return Ok(None) };
+    let record = store::decode(&entry).map_err(failed)?;
+    Ok(Some((entry, record)))
+}
+
+/// Writes this host's record unless it is there already. What a newer agent wrote into it stays.
+pub async fn write(store: &dyn Store, host: &str, wanted: &Mesh) -> Result<(), Error> {
+    let failed = |source| Error::Store { action: "write this host's mesh record", source };
+    let mesh_key = key::mesh(host);
+    for _ in 0..NUMBER_ATTEMPTS {
+        let (transaction, other) = match read(store, host).await? {
+            Some((_, current)) if current.says(wanted) => return Ok(()),
+            Some((entry, current)) => (Transaction::new().unchanged(&mesh_key, entry.mod_revision), current.other),
+            None => (Transaction::new().absent(&mesh_key), serde_json::Map::new()),
+        };
+        let value = store::encode(&mesh_key, &Mesh { other, ..wanted.clone() }).map_err(failed)?;
+        let outcome = store.commit(transaction.then(Operation::put(&mesh_key, value))).await.map_err(failed)?;
+        if outcome.succeeded {
+            let Mesh { number, underlay, mtu, encryption, .. } = wanted;
+            tracing::info!(host, number, ?underlay, mtu, %encryption, "this host's mesh record written");
+            return Ok(());
+        }
+    }
+    Err(Error::Contended)
+}
+
+/// Writes the record of a host that sends in plain text unless it is there already, and gives it back.
+pub async fn publish(store: &dyn Store, host: &str, underlay: Underlay, mtu: u32) -> Result<Mesh, Error> {
+    let number = number(store, host).await?;
+    let wanted = Mesh::new(number, underlay, mtu, Encryption::None, Sealed::default());
+    write(store, host, &wanted).await?;
+    Ok(wanted)
 }
 
 fn number_key(number: u32) -> String {

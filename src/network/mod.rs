@@ -6,7 +6,7 @@
 //! | [`mesh`] | how the hosts reach each other: one record a host |
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
-//! | [`ipsec`] | keys for an encrypted overlay, and how they change; not in use yet |
+//! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
@@ -31,6 +31,7 @@ pub use address::Allocator;
 pub use subnet::SubnetSpec;
 
 use crate::environment::Environment;
+use crate::membership::{record::Alive, trust::SecretPlace};
 use crate::resource::assignment::ManagedAddress;
 use crate::store::{Store, key, mirror::Mirror};
 use kernel::Kernel;
@@ -44,6 +45,15 @@ use tokio::sync::watch;
 
 /// What links carry where nothing else is known, bytes.
 const ETHERNET: u32 = 1500;
+
+/// How packets to other hosts are protected.
+#[derive(Debug, Clone)]
+pub enum Protection {
+    /// Not at all.
+    None,
+    /// By ESP, under the cluster secret that is in this place. Keys are given up when those that live have newer ones.
+    Ipsec { secret: SecretPlace, alive: Mirror<Alive> },
+}
 
 /// What the network is told.
 #[derive(Debug, Clone)]
@@ -59,10 +69,11 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// The file that keeps what is known of the mesh over a boot without store: `/var/lib/stampede/network.json`.
     pub memory: Option<PathBuf>,
+    pub protection: Protection,
 }
 
 impl NetworkConfig {
-    /// As most hosts have it.
+    /// In plain text, the rest as most hosts have it.
     pub fn new(host: impl Into<String>) -> Self {
         Self {
             host: host.into(),
@@ -71,6 +82,7 @@ impl NetworkConfig {
             towards: Vec::new(),
             mtu: None,
             memory: None,
+            protection: Protection::None,
         }
     }
 
@@ -134,6 +146,18 @@ impl Drop for Network {
     }
 }
 
+/// Both loops; with encryption none before the way of plain text is closed.
+async fn run(kernel: Kernel, engine: Option<ipsec::engine::Engine>, reconciler: reconcile::Reconciler) {
+    let Some(engine) = engine else {
+        if let Err(error) = ipsec::policy::leave(&kernel).await {
+            tracing::warn!(%error, "what was left of encryption cannot be taken away");
+        }
+        return reconciler.run().await;
+    };
+    let xfrm = engine.close().await;
+    tokio::join!(engine.run(xfrm), reconciler.run());
+}
+
 impl Network {
     /// Begins to make this host's network as it should be, in a task of its own.
     pub fn start(config: NetworkConfig, store: Arc<dyn Store>, environment: &Environment, kernel: Kernel) -> Self {
@@ -144,8 +168,25 @@ impl Network {
         let first = NetworkStatus { mtu: config.default_mtu(), ..NetworkStatus::default() };
         let (status, receiver) = watch::channel(first);
         let allocator = Allocator::with_blocks(store.clone(), environment, subnet, mtu.clone(), blocks.clone());
+        let (reach, underlay) = watch::channel(None);
+        let (word, heard) = watch::channel(None);
+        let engine = match &config.protection {
+            Protection::None => None,
+            Protection::Ipsec { secret, alive } => Some(ipsec::engine::Engine {
+                kernel: kernel.clone(),
+                store: store.clone(),
+                environment: environment.clone(),
+                host: config.host.clone(),
+                secret: secret.clone(),
+                mesh: mesh.clone(),
+                alive: alive.clone(),
+                cluster: Mirror::start(store.clone(), environment, key::cluster()),
+                reach: underlay,
+                word,
+            }),
+        };
         let reconciler = reconcile::Reconciler {
-            kernel,
+            kernel: kernel.clone(),
             store,
             environment: environment.clone(),
             config,
@@ -153,8 +194,9 @@ impl Network {
             blocks,
             mtu: mtu.clone(),
             status,
+            encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),
         };
-        let task = tokio::spawn(reconciler.run());
+        let task = tokio::spawn(run(kernel, engine, reconciler));
         Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, task }
     }
 

@@ -40,7 +40,11 @@ pub struct View<'a> {
     pub underlay: Option<Underlay>,
     /// The overlay's MTU.
     pub mtu: u32,
+    /// How this host sends.
+    pub encryption: Encryption,
     pub mesh: &'a BTreeMap<String, Mesh>,
+    /// Hosts that nothing is sent to, and why.
+    pub refused: &'a BTreeMap<String, String>,
     /// The oldest first.
     pub blocks: &'a [Taken],
 }
@@ -156,7 +160,8 @@ pub fn plan(view: &View<'_>) -> Plan {
     let Some(own) = own else { return plan };
     for (host, peer) in view.mesh.iter().filter(|(host, _)| *host != view.host) {
         let Some(via) = router(host) else { continue };
-        let (mac, address) = match reach(peer, underlay) {
+        let refused = view.refused.get(host).map_or(Ok(()), |why| Err(why.clone()));
+        let (mac, address) = match refused.and_then(|()| reach(peer, view.encryption, underlay)) {
             Ok(reached) => reached,
             Err(why) => {
                 plan.problems.push(format!("no overlay to {host}: {why}"));
@@ -185,9 +190,15 @@ fn blocks(view: &View<'_>, host: &str) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// How a peer is reached, or why it cannot be.
-fn reach(peer: &Mesh, underlay: Underlay) -> Result<(Mac, IpAddr), String> {
-    if (peer.port, peer.vni, peer.encryption) != (PORT, VNI, Encryption::None) {
-        return Err(format!("it speaks another overlay (port {}, VNI {}, {:?})", peer.port, peer.vni, peer.encryption));
+fn reach(peer: &Mesh, encryption: Encryption, underlay: Underlay) -> Result<(Mac, IpAddr), String> {
+    if (peer.port, peer.vni) != (PORT, VNI) {
+        return Err(format!("it speaks another overlay (port {}, VNI {})", peer.port, peer.vni));
+    }
+    if peer.encryption != encryption {
+        return Err(format!(
+            "its network.encryption is {}, this host's is {encryption}: all hosts of a cluster need the same",
+            peer.encryption
+        ));
     }
     let mac = peer.mac.parse().map_err(|_| format!("{:?} is no hardware address", peer.mac))?;
     let family = |address: &&IpAddr| address.is_ipv4() == underlay.address.is_ipv4();

@@ -9,8 +9,12 @@
 
 use super::apply::{Extent, apply};
 use super::block::{Block, Taken, taken};
+use super::ipsec::{
+    engine::{Reach, Word},
+    record::Sealed,
+};
 use super::kernel::Kernel;
-use super::mesh::{self, Mesh, Underlay};
+use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
 use super::{NetworkConfig, NetworkStatus};
 use crate::environment::{Backoff, Environment};
@@ -55,6 +59,24 @@ impl Knowledge {
     }
 }
 
+/// The way to and from the loop that encrypts.
+pub(super) struct Encrypted {
+    pub reach: watch::Sender<Option<Reach>>,
+    pub word: watch::Receiver<Option<Word>>,
+}
+
+impl Encrypted {
+    /// Waits until that loop says something else; for ever where there is none.
+    async fn speaks(this: &mut Option<Self>) {
+        if let Some(encrypted) = this
+            && encrypted.word.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
 pub(super) struct Reconciler {
     pub kernel: Kernel,
     pub store: Arc<dyn Store>,
@@ -64,10 +86,12 @@ pub(super) struct Reconciler {
     pub blocks: Mirror<Block>,
     pub mtu: Arc<AtomicU32>,
     pub status: watch::Sender<NetworkStatus>,
+    /// `None` where nothing is encrypted.
+    pub encrypted: Option<Encrypted>,
 }
 
 impl Reconciler {
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
@@ -103,6 +127,7 @@ impl Reconciler {
                 _ = mesh.next() => "mesh",
                 _ = blocks.next() => "blocks",
                 why = ears.hear() => why,
+                () = Encrypted::speaks(&mut self.encrypted) => "encryption",
                 Some(_) = announcing.join_next() => "announced",
                 () = tokio::time::sleep(pause) => "time",
             };
@@ -116,6 +141,7 @@ impl Reconciler {
     /// Looks at everything and closes the difference; whether nothing failed.
     async fn reconcile(&self, known: Option<(&Knowledge, Option<Underlay>)>, mut warnings: Vec<String>) -> bool {
         let subnet = &self.config.subnet;
+        let word = self.word();
         let (plan, extent, mtu) = match known {
             None => (overlay::base(subnet), Extent::Base, self.mtu.load(Ordering::Relaxed)),
             Some((known, underlay)) => {
@@ -123,7 +149,13 @@ impl Reconciler {
                 let mtu = overlay::mtu(own, &known.mesh);
                 let blocks = known.taken();
                 let host = self.config.host.as_str();
-                let view = View { host, subnet, underlay, mtu, mesh: &known.mesh, blocks: &blocks };
+                let mesh = match &word {
+                    Some(Word { closed: Some(_), .. }) => &only(&known.mesh, host),
+                    _ => &known.mesh,
+                };
+                let refused = word.as_ref().map(|word| &word.refused).unwrap_or(&NOBODY);
+                let encryption = self.encryption();
+                let view = View { host, subnet, underlay, mtu, encryption, mesh, refused, blocks: &blocks };
                 (overlay::plan(&view), Extent::Whole, mtu)
             }
         };
@@ -133,9 +165,11 @@ impl Reconciler {
             tracing::info!(changes = applied.changes, failed = applied.failed.len(), "the network was changed");
         }
         let fine = applied.failed.is_empty();
-        let ready = fine && extent == Extent::Whole;
+        let open = word.as_ref().map_or(self.encrypted.is_none(), |word| word.closed.is_none());
+        let ready = fine && extent == Extent::Whole && open;
         warnings.extend(applied.failed);
         warnings.extend(applied.warnings);
+        warnings.extend(word.into_iter().flat_map(|word| word.closed.into_iter().chain(word.problems)));
         let status = NetworkStatus {
             ready,
             problems: warnings,
@@ -181,9 +215,17 @@ impl Reconciler {
     /// Sees to this host's record, beside the loop: a store that does not answer must not hold up a repair.
     fn announce(&self, underlay: Underlay, announcing: &mut tokio::task::JoinSet<()>) {
         let mtu = self.config.mtu_over(underlay);
+        if let Some(encrypted) = &self.encrypted {
+            // The record is under a seal, so who has the keys writes it.
+            let reach = Some(Reach { underlay, mtu });
+            encrypted.reach.send_if_modified(|now| std::mem::replace(now, reach) != reach);
+            return;
+        }
         let host = self.config.host.clone();
         let as_is = self.mesh.get(&host).is_some_and(|item| {
-            (item.value.underlay.first(), item.value.mtu, item.value.port) == (Some(&underlay.address), mtu, mesh::PORT)
+            let record = &*item.value;
+            let wanted = Mesh::new(record.number, underlay, mtu, Encryption::None, Sealed::default());
+            record.says(&wanted)
         });
         if as_is || !announcing.is_empty() || !self.mesh.freshness().listed {
             return;
@@ -200,6 +242,15 @@ impl Reconciler {
                 backoff.wait().await;
             }
         });
+    }
+
+    fn encryption(&self) -> Encryption {
+        if self.encrypted.is_some() { Encryption::Ipsec } else { Encryption::None }
+    }
+
+    /// What the loop that encrypts says; `None` where there is none, or it has not said anything yet.
+    fn word(&self) -> Option<Word> {
+        self.encrypted.as_ref().and_then(|encrypted| encrypted.word.borrow().clone())
     }
 
     fn knowledge(&self) -> Knowledge {
@@ -227,6 +278,13 @@ impl Reconciler {
         let _ = tokio::time::timeout(nothing, mesh.next()).await;
         let _ = tokio::time::timeout(nothing, blocks.next()).await;
     }
+}
+
+static NOBODY: BTreeMap<String, String> = BTreeMap::new();
+
+/// This host's own record alone.
+fn only(mesh: &BTreeMap<String, Mesh>, host: &str) -> BTreeMap<String, Mesh> {
+    mesh.iter().filter(|(name, _)| *name == host).map(|(name, record)| (name.clone(), record.clone())).collect()
 }
 
 fn write(path: &Path, knowledge: &Knowledge) -> std::io::Result<()> {

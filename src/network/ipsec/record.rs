@@ -4,6 +4,7 @@ use super::{
     half::PublicHalf,
     secret::{SecretName, Secrets},
 };
+use crate::network::mesh::Mesh;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -25,22 +26,18 @@ pub enum Error {
     Nonsense(&'static str),
 }
 
-/// The sealed part of `mesh/<host>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a host that encrypts adds to its record. The seal is also over the record's number and addresses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct SealedMesh {
-    pub number: u32,
-    /// Where its ESP comes from and goes to; the first is used.
-    pub underlay: Vec<IpAddr>,
+pub struct Sealed {
     /// The UDP port it takes ESP in, where it asks for ESP in UDP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub esp_port: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    esp_port: Option<u16>,
     /// Its live halves, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     halves: Vec<HalfRecord>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     seal: String,
-    /// What a newer version wrote and this one does not know. Not under the seal of this version.
-    #[serde(flatten)]
-    other: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +96,7 @@ impl Opened {
     }
 
     /// Under the seal of the secret in use.
-    pub fn seal(&self, cluster: &str, host: &str, secrets: &Secrets) -> SealedMesh {
+    pub fn seal(&self, cluster: &str, host: &str, secrets: &Secrets) -> Sealed {
         let halves = self.halves.iter().map(|half| HalfRecord {
             generation: half.generation,
             public: STANDARD.encode(half.public),
@@ -107,32 +104,29 @@ impl Opened {
             secret: STANDARD.encode(half.secret.0),
             other: serde_json::Map::new(),
         });
-        SealedMesh {
-            number: self.number,
-            underlay: self.underlay.clone(),
+        Sealed {
             esp_port: self.esp_port,
             halves: halves.collect(),
             seal: STANDARD.encode(secrets.current().seal(&self.bytes(cluster, host))),
-            other: serde_json::Map::new(),
         }
     }
 }
 
-impl SealedMesh {
+impl Mesh {
     /// What it says, if it was sealed for this host of this cluster.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn open(&self, cluster: &str, host: &str, secrets: &Secrets) -> Result<Opened, Error> {
-        let halves: Option<Vec<_>> = self.halves.iter().map(read).collect();
+        let halves: Option<Vec<_>> = self.sealed.halves.iter().map(read).collect();
         let opened = Opened {
             number: self.number,
             underlay: self.underlay.clone(),
-            esp_port: self.esp_port,
+            esp_port: self.sealed.esp_port,
             // What cannot be read was changed after it was sealed.
             halves: halves.ok_or(Error::Seal)?,
         };
-        let seal = decode(&self.seal).ok_or(Error::Seal)?;
+        let seal = decode(&self.sealed.seal).ok_or(Error::Seal)?;
         let bytes = opened.bytes(cluster, host);
         if !secrets.all().any(|secret| secret.is_seal(&bytes, &seal)) {
             return Err(Error::Seal);
@@ -170,11 +164,20 @@ fn read(half: &HalfRecord) -> Option<PublicHalf> {
 mod tests {
     use super::super::{half::Half, secret::ClusterSecret};
     use super::*;
+    use crate::network::mesh::{Encryption, Underlay};
     use proptest::prelude::*;
     use serde_json::Value;
 
     fn secrets(byte: u8) -> Secrets {
         Secrets::new(ClusterSecret::new(&[byte; 32]), None)
+    }
+
+    /// A whole record, sealed by the secret of this byte.
+    fn record(opened: &Opened, byte: u8) -> Mesh {
+        let sealed = opened.seal("c1", "h7", &secrets(byte));
+        let underlay = Underlay { address: opened.underlay[0], mtu: 1500 };
+        let mesh = Mesh::new(opened.number, underlay, 1380, Encryption::Ipsec, sealed);
+        Mesh { underlay: opened.underlay.clone(), ..mesh }
     }
 
     fn opened() -> Opened {
@@ -190,9 +193,8 @@ mod tests {
 
     #[test]
     fn a_record_is_opened_as_it_was_sealed() {
-        let sealed = opened().seal("c1", "h7", &secrets(1));
-        let text = serde_json::to_string(&sealed).unwrap();
-        let read: SealedMesh = serde_json::from_str(&text).unwrap();
+        let text = serde_json::to_string(&record(&opened(), 1)).unwrap();
+        let read: Mesh = serde_json::from_str(&text).unwrap();
         assert_eq!(read.open("c1", "h7", &secrets(1)), Ok(opened()));
         // While the secret is changed, either is good.
         let changing = Secrets::new(ClusterSecret::new(&[2; 32]), Some(ClusterSecret::new(&[1; 32])));
@@ -205,11 +207,11 @@ mod tests {
 
     #[test]
     fn every_field_is_under_the_seal() {
-        let sealed = serde_json::to_value(opened().seal("c1", "h7", &secrets(1))).unwrap();
+        let sealed = serde_json::to_value(record(&opened(), 1)).unwrap();
         let change = |pointer: &str, value: Value| {
             let mut changed = sealed.clone();
             *changed.pointer_mut(pointer).unwrap() = value;
-            let changed: SealedMesh = serde_json::from_value(changed).unwrap();
+            let changed: Mesh = serde_json::from_value(changed).unwrap();
             assert_eq!(changed.open("c1", "h7", &secrets(1)), Err(Error::Seal), "{pointer}");
         };
         change("/number", 8.into());
@@ -225,14 +227,17 @@ mod tests {
         change("/seal", "".into());
         let mut with_port = sealed.clone();
         with_port["espPort"] = 4500.into();
-        let with_port: SealedMesh = serde_json::from_value(with_port).unwrap();
+        let with_port: Mesh = serde_json::from_value(with_port).unwrap();
         assert_eq!(with_port.open("c1", "h7", &secrets(1)), Err(Error::Seal));
     }
 
     #[test]
     fn nonsense_is_refused_though_sealed() {
         let refuse = |opened: Opened| {
-            let result = opened.seal("c1", "h7", &secrets(1)).open("c1", "h7", &secrets(1));
+            let mut mesh = record(&self::opened(), 1);
+            mesh.sealed = opened.seal("c1", "h7", &secrets(1));
+            (mesh.number, mesh.underlay) = (opened.number, opened.underlay);
+            let result = mesh.open("c1", "h7", &secrets(1));
             assert!(matches!(result, Err(Error::Nonsense(_))), "{result:?}");
         };
         refuse(Opened { number: 1 << 20, ..opened() });
@@ -244,10 +249,10 @@ mod tests {
 
     #[test]
     fn what_a_newer_version_wrote_survives() {
-        let mut value = serde_json::to_value(opened().seal("c1", "h7", &secrets(1))).unwrap();
+        let mut value = serde_json::to_value(record(&opened(), 1)).unwrap();
         value["colour"] = "blue".into();
         value["halves"][0]["shape"] = "round".into();
-        let read: SealedMesh = serde_json::from_value(value.clone()).unwrap();
+        let read: Mesh = serde_json::from_value(value.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), value);
         assert!(read.open("c1", "h7", &secrets(1)).is_ok());
     }
@@ -255,11 +260,12 @@ mod tests {
     proptest! {
         #[test]
         fn rubbish_from_the_store_is_an_error_and_no_panic(text in ".*", halves in prop::collection::vec((any::<u32>(), ".{0,50}", ".{0,50}", ".{0,16}"), 0..6), seal in ".{0,50}") {
-            let _ = serde_json::from_str::<SealedMesh>(&text);
+            let _ = serde_json::from_str::<Mesh>(&text);
             let halves: Vec<_> = halves.into_iter().map(|(generation, public, nonce, secret)|
                 serde_json::json!({"generation": generation, "public": public, "nonce": nonce, "secret": secret})).collect();
-            let value = serde_json::json!({"number": 1, "underlay": ["::1"], "halves": halves, "seal": seal});
-            let record: SealedMesh = serde_json::from_value(value).unwrap();
+            let value = serde_json::json!({"number": 1, "underlay": ["::1"], "mac": "", "port": 1, "vni": 1, "mtu": 1,
+                "encryption": "ipsec", "halves": halves, "seal": seal});
+            let record: Mesh = serde_json::from_value(value).unwrap();
             prop_assert!(record.open("c1", "h1", &secrets(1)).is_err());
         }
     }

@@ -1,19 +1,13 @@
 use super::*;
+use crate::network::ipsec::record::Sealed;
 use crate::store::Revision;
 use proptest::prelude::*;
 use stampede_netlink::route::RouteKind;
 use std::collections::BTreeSet;
 
 fn peer(number: u32) -> Mesh {
-    Mesh {
-        number,
-        underlay: vec![Ipv4Addr::from(0xc612_0000 + number).into()],
-        mac: vtep_mac(number).to_string(),
-        port: PORT,
-        vni: VNI,
-        mtu: 1380,
-        encryption: Encryption::None,
-    }
+    let underlay = Underlay { address: Ipv4Addr::from(0xc612_0000 + number).into(), mtu: 1500 };
+    Mesh::new(number, underlay, 1380, Encryption::None, Sealed::default())
 }
 
 fn mesh(hosts: u32) -> BTreeMap<String, Mesh> {
@@ -27,7 +21,9 @@ fn block(revision: i64, number: u32, host: u32) -> Taken {
 
 fn view<'a>(mesh: &'a BTreeMap<String, Mesh>, blocks: &'a [Taken], subnet: &'a SubnetSpec) -> View<'a> {
     let underlay = Some(Underlay { address: Ipv4Addr::new(198, 18, 0, 1).into(), mtu: 1500 });
-    View { host: "h1", subnet, underlay, mtu: 1380, mesh, blocks }
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    let encryption = Encryption::None;
+    View { host: "h1", subnet, underlay, mtu: 1380, encryption, mesh, refused: &NONE, blocks }
 }
 
 fn shown(plan: &Plan) -> Vec<String> {
@@ -73,6 +69,29 @@ fn a_peer_that_speaks_otherwise_is_told_and_hides_no_other() {
     assert_eq!(plan.problems.len(), 1);
     assert!(plan.problems[0].starts_with("no overlay to h2: "), "{:?}", plan.problems);
     assert_eq!(plan.forwarding.len(), 1);
+}
+
+#[test]
+fn hosts_that_encrypt_and_hosts_that_do_not_refuse_each_other() {
+    let (mut mesh, subnet) = (mesh(3), SubnetSpec::default());
+    mesh.get_mut("h2").unwrap().encryption = Encryption::Ipsec;
+    let blocks = [block(1, 1, 1), block(2, 2, 2), block(3, 3, 3)];
+    for (encryption, refused) in [(Encryption::None, "h2"), (Encryption::Ipsec, "h3")] {
+        let plan = plan(&View { encryption, ..view(&mesh, &blocks, &subnet) });
+        assert_eq!(plan.problems.len(), 1);
+        assert!(plan.problems[0].starts_with(&format!("no overlay to {refused}: its network.encryption")));
+        assert_eq!(plan.forwarding.len(), 1);
+    }
+}
+
+#[test]
+fn who_is_refused_gets_no_route() {
+    let (mesh, subnet) = (mesh(3), SubnetSpec::default());
+    let refused = BTreeMap::from([("h3".to_owned(), "a wrong seal".to_owned())]);
+    let blocks = [block(1, 1, 1), block(2, 2, 2), block(3, 3, 3)];
+    let plan = plan(&View { refused: &refused, ..view(&mesh, &blocks, &subnet) });
+    assert_eq!(plan.problems, ["no overlay to h3: a wrong seal"]);
+    assert_eq!((plan.forwarding.len(), plan.routes.len()), (1, 3));
 }
 
 #[test]

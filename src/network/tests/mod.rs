@@ -2,5 +2,7 @@
 
 mod addresses;
 mod docker;
+mod encrypted;
 mod hosts;
 mod support;
+mod wire;

@@ -1,0 +1,337 @@
+//! The loop that encrypts: it brings the records of the mesh, the kernel's associations and this agent's keys together.
+//!
+//! ```text
+//!   mesh/ (sealed records) ──▶ peers ──▶ policies ──────────────┐
+//!                                └─────▶ rotation ──actions──▶ kernel ──counters, what went──┐
+//!   secret, private halves ─────────────────┘ ▲                                              │
+//!                                             └──────────────────────────────────────────────┘
+//! ```
+//! It wakes when records change, when associations or policies go, and by the clock: soon after it did something, then ever more
+//! seldom, every ten seconds at least. Each time it looks at everything. What it needs of the network's own loop
+//! ([`Reach`]) and what it says ([`Word`]) go through channels, so that neither waits for the other.
+//!
+//! While the store is away everything stays as it is. A host without the cluster secret has no peers, and nothing leaves
+//! or comes in, in plain text or otherwise.
+
+mod ears;
+mod session;
+
+use super::{
+    policy,
+    pulse::{self, Pulse},
+    secret::{ClusterSecret, Secrets},
+    view::Seen,
+};
+use crate::environment::{Backoff, Environment};
+use crate::membership::{Cluster, record::Alive, trust::SecretPlace};
+use crate::network::kernel::{Error, Kernel};
+use crate::network::mesh::{self, Mesh, PORT, Underlay};
+use crate::store::{Store, mirror::Mirror};
+use ears::Ears;
+use session::{Session, Step};
+use stampede_netlink::xfrm::Xfrm;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// After something was done; doubled up to [`pulse::PERIOD`] while nothing is.
+const SOON: Duration = Duration::from_millis(50);
+/// While there is no secret, or something failed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long the store may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// What was written is not written again before the mirror had this long to show it.
+const SHOWN: Duration = Duration::from_secs(5);
+/// Steps that follow from each other are made at once, so many at most.
+const STEPS: usize = 16;
+/// A packet that the receiver's overlay drops: a VXLAN header without its one flag (RFC 7348). It has done its work when it
+/// came through an association.
+const PROBE: [u8; 8] = [0; 8];
+
+/// This host's address towards the others, and its overlay's MTU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    pub underlay: Underlay,
+    pub mtu: u32,
+}
+
+/// What is to be said of encryption.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Word {
+    /// Why nothing can be sent to anybody.
+    pub closed: Option<String>,
+    /// Hosts that nothing is sent to, and why.
+    pub refused: BTreeMap<String, String>,
+    /// What else is not as it should be.
+    pub problems: Vec<String>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Engine {
+    pub kernel: Kernel,
+    pub store: Arc<dyn Store>,
+    pub environment: Environment,
+    pub host: String,
+    pub secret: SecretPlace,
+    pub mesh: Mirror<Mesh>,
+    pub alive: Mirror<Alive>,
+    pub cluster: Mirror<Cluster>,
+    pub reach: watch::Receiver<Option<Reach>>,
+    pub word: watch::Sender<Option<Word>>,
+}
+
+/// What the loop holds from turn to turn.
+#[derive(Debug)]
+struct Turning {
+    xfrm: Xfrm,
+    session: Option<Session>,
+    pulse: Pulse,
+    /// The record as last written, and when.
+    written: Option<(Mesh, Duration)>,
+    /// Not before this time is written again after a failure.
+    patience: Backoff,
+    not_before: Duration,
+    probe: Option<(IpAddr, UdpSocket)>,
+}
+
+impl Engine {
+    /// Closes the overlay's port to plain text; gives up never, since nothing may be sent before.
+    pub async fn close(&self) -> Xfrm {
+        let mut backoff = Backoff::new(&self.environment, Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            match self.try_close().await {
+                Ok(xfrm) => return xfrm,
+                Err(error) => tracing::warn!(%error, "no network yet: its port cannot be closed to plain text"),
+            }
+            backoff.wait().await;
+        }
+    }
+
+    async fn try_close(&self) -> Result<Xfrm, Error> {
+        let xfrm = self.kernel.xfrm()?;
+        policy::close(&self.kernel, &xfrm).await?.into_result()?;
+        Ok(xfrm)
+    }
+
+    /// Never ends.
+    pub async fn run(mut self, xfrm: Xfrm) {
+        let (mut mesh, mut cluster) = (self.mesh.changes(), self.cluster.changes());
+        let mut ears = Ears::default();
+        let mut turning = Turning {
+            xfrm,
+            session: None,
+            pulse: Pulse::default(),
+            written: None,
+            patience: Backoff::new(&self.environment, AGAIN, pulse::PERIOD),
+            not_before: Duration::ZERO,
+            probe: None,
+        };
+        let mut pause = SOON;
+        loop {
+            let mut word = Word::default();
+            word.problems.extend(ears.listen(&self.kernel));
+            match self.turn(&mut turning, &mut word).await {
+                Ok(true) => pause = SOON,
+                Ok(false) if turning.session.is_some() => pause = (2 * pause).min(pulse::PERIOD),
+                Ok(false) => pause = AGAIN,
+                Err(error) => {
+                    word.problems.push(format!("encryption: {error}"));
+                    pause = AGAIN;
+                }
+            }
+            self.tell(word);
+            tokio::select! {
+                _ = mesh.next() => pause = SOON,
+                _ = cluster.next() => {}
+                Ok(()) = self.reach.changed() => pause = SOON,
+                () = ears.hear() => pause = SOON,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    fn tell(&self, word: Word) {
+        self.word.send_if_modified(|now| {
+            if now.as_ref() == Some(&word) {
+                return false;
+            }
+            *now = Some(word);
+            true
+        });
+    }
+
+    /// Looks at everything and does what follows; whether that was anything.
+    async fn turn(&mut self, turning: &mut Turning, word: &mut Word) -> Result<bool, Error> {
+        let reach = *self.reach.borrow_and_update();
+        if turning.session.is_none() {
+            turning.session = self.open(word).await;
+        }
+        let (Some(session), Some(reach)) = (&mut turning.session, reach) else {
+            return policy::close(&self.kernel, &turning.xfrm).await?.into_result().map(|made| !made.is_empty());
+        };
+        let own = reach.underlay.address;
+        let records = self.mesh.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
+        session.read(&records, own);
+        word.refused.clone_from(&session.peers.refused);
+        let mut desired = policy::closed(self.kernel.has_ipv6());
+        desired.extend(session.peers.known.values().map(|peer| policy::towards(own, peer.address)));
+        let outcome = turning.xfrm.reconcile_policies(&desired).await?;
+        let mut acted = !outcome.is_unchanged();
+        word.problems.extend(outcome.failed.iter().map(|(_, error)| format!("encryption: {error}")));
+
+        for _ in 0..STEPS {
+            if !self.step(turning, reach).await? {
+                break;
+            }
+            acted = true;
+        }
+        acted |= self.rewrite(turning, &records, reach).await;
+        self.listen_to_peers(turning, own, word);
+        Ok(acted)
+    }
+
+    /// Secret, cluster and number, once they are all there.
+    async fn open(&self, word: &mut Word) -> Option<Session> {
+        let secret = match self.secret.find() {
+            Ok(Some(secret)) => secret,
+            Ok(None) => {
+                word.closed = Some(format!(
+                    "this host has no cluster secret, so it cannot encrypt and sends nothing to the others: run \
+                     `stampede join TOKEN` here, or copy the file `secret` of another host to {}",
+                    self.secret.own().display()
+                ));
+                return None;
+            }
+            Err(error) => {
+                word.closed = Some(error.to_string());
+                return None;
+            }
+        };
+        let secret = ClusterSecret::parse(&secret.text()).ok()?;
+        let cluster = self.cluster.get("").filter(|_| self.mesh.freshness().listed)?.value.id.clone();
+        let number = tokio::time::timeout(PATIENCE, mesh::number(self.store.as_ref(), &self.host)).await;
+        match number {
+            Ok(Ok(number)) => {
+                tracing::info!(number, secret = %secret.name(), "this host encrypts");
+                Some(Session::new(&self.host, cluster, Secrets::new(secret, None), number))
+            }
+            Ok(Err(error)) => {
+                word.problems.push(format!("encryption: {error}"));
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// One look at the kernel and what follows from it; whether that was more than a probe.
+    async fn step(&self, turning: &mut Turning, reach: Reach) -> Result<bool, Error> {
+        let Some(session) = &mut turning.session else { return Ok(false) };
+        let (own, now) = (reach.underlay.address, self.environment.clock.boottime());
+        let places = session.places(own);
+        let seen = Seen::of(&turning.xfrm.associations().await?, &places);
+        turning.pulse.look(&seen.view, &session.hosts(), now);
+        let mut reachable = self.alive();
+        reachable.extend(turning.pulse.lately(now).cloned());
+        let halves = session.rotation.halves();
+        let steps = session.step(&seen, &reachable, &places, &self.environment);
+        let mut acted = session.rotation.halves() != halves;
+        let mut probes = BTreeSet::new();
+        for step in steps {
+            match step {
+                Step::Change(changes) => {
+                    acted = true;
+                    // What failed was logged, is missing in the next look, and a new half takes its place.
+                    drop(turning.xfrm.change_associations(changes).await?);
+                }
+                Step::Publish(halves) => acted |= self.publish(turning, halves, reach).await,
+                Step::Probe(host) => drop(probes.insert(host)),
+            }
+        }
+        self.probe(turning, own, &probes);
+        Ok(acted)
+    }
+
+    fn alive(&self) -> BTreeSet<String> {
+        self.alive.view().keys().filter(|host| **host != self.host).cloned().collect()
+    }
+
+    /// Writes this host's record, unless that was done a moment ago or failed a moment ago; whether it did.
+    async fn publish(&self, turning: &mut Turning, halves: Vec<super::half::PublicHalf>, reach: Reach) -> bool {
+        let Some(session) = &turning.session else { return false };
+        let now = self.environment.clock.boottime();
+        let wanted = session.sealed(halves, reach.underlay, reach.mtu);
+        let waits = |(written, at): &(Mesh, Duration)| *written == wanted && now.saturating_sub(*at) < SHOWN;
+        if now < turning.not_before || turning.written.as_ref().is_some_and(waits) {
+            return false;
+        }
+        let write = mesh::write(self.store.as_ref(), &self.host, &wanted);
+        let failed = match tokio::time::timeout(PATIENCE, write).await {
+            Ok(Ok(())) => {
+                turning.patience.reset();
+                turning.written = Some((wanted, now));
+                return true;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        tracing::warn!(error = failed, "this host's keys are not in the mesh yet");
+        turning.not_before = self.environment.clock.boottime() + turning.patience.next_delay();
+        false
+    }
+
+    /// Has address and MTU in the record where they changed and the halves did not.
+    async fn rewrite(&self, turning: &mut Turning, records: &BTreeMap<String, Mesh>, reach: Reach) -> bool {
+        let Some(session) = &turning.session else { return false };
+        let (Some(halves), Some(record)) = (session.listed(), records.get(&self.host)) else { return false };
+        // What was written a moment ago may not have come back yet, and these halves be the ones before.
+        let now = self.environment.clock.boottime();
+        if turning.written.as_ref().is_some_and(|(_, at)| now.saturating_sub(*at) < SHOWN) {
+            return false;
+        }
+        if record.says(&session.sealed(halves.clone(), reach.underlay, reach.mtu)) {
+            return false;
+        }
+        self.publish(turning, halves, reach).await
+    }
+
+    /// Probes whose turn it is, and tells who is silent.
+    fn listen_to_peers(&self, turning: &mut Turning, own: IpAddr, word: &mut Word) {
+        let now = self.environment.clock.boottime();
+        let round = turning.pulse.round(now);
+        self.probe(turning, own, &round);
+        if self.alive.freshness().stale_since.is_some() {
+            return;
+        }
+        let silent = turning.pulse.silent(&self.alive(), now);
+        let due = turning.pulse.due(&silent, now);
+        if let Some(session) = turning.session.as_mut().filter(|_| !due.is_empty()) {
+            tracing::warn!(peers = ?due, "nothing comes from hosts that are up; new keys are tried");
+            session.rotation.ask();
+        }
+        word.problems.extend(silent.keys().map(|host| {
+            format!("nothing comes from {host} though it is up: is IP protocol 50 (ESP) let through between the hosts?")
+        }));
+    }
+
+    /// Sends each of these something through the overlay's port. What cannot be sent is tried again in its time.
+    fn probe(&self, turning: &mut Turning, own: IpAddr, hosts: &BTreeSet<String>) {
+        let Some(session) = turning.session.as_ref().filter(|_| !hosts.is_empty()) else { return };
+        if turning.probe.as_ref().is_none_or(|(at, _)| *at != own) {
+            turning.probe = match self.kernel.socket_at(own) {
+                Ok(Ok(socket)) => Some((own, socket)),
+                Ok(Err(error)) => return tracing::debug!(%error, "no socket to probe from"),
+                Err(error) => return tracing::debug!(%error, "no socket to probe from"),
+            };
+        }
+        let Some((_, socket)) = &turning.probe else { return };
+        for host in hosts {
+            let Some(peer) = session.peers.known.get(host) else { continue };
+            if let Err(error) = socket.send_to(&PROBE, (peer.address, PORT)) {
+                tracing::debug!(peer = host, %error, "a probe was not sent");
+            }
+        }
+    }
+}

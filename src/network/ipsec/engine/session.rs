@@ -1,0 +1,146 @@
+//! What an agent holds while it encrypts: secret, private halves, what is known of the others. Everything here is in
+//! memory only and gone with the agent; private keys are wiped when their half goes.
+
+use super::super::{
+    derive::{self, End},
+    half::{Half, PublicHalf},
+    peers::Peers,
+    record::Opened,
+    rotation::{Action, Reason, Rotation},
+    secret::Secrets,
+    view::{Places, Seen, association},
+};
+use crate::environment::Environment;
+use crate::network::mesh::{Encryption, Mesh, Underlay};
+use stampede_netlink::xfrm::AssociationChange;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// What is to be done outside, in this order.
+#[derive(Debug)]
+pub enum Step {
+    Change(Vec<AssociationChange>),
+    Publish(Vec<PublicHalf>),
+    Probe(String),
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Session {
+    host: String,
+    cluster: String,
+    secrets: Secrets,
+    number: u32,
+    pub rotation: Rotation,
+    halves: BTreeMap<u32, Half>,
+    pub peers: Peers,
+    /// The halves in this host's record, as the store has it.
+    record: Vec<PublicHalf>,
+}
+
+impl Session {
+    pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32) -> Self {
+        let rotation = Rotation::new(number);
+        let (host, halves, peers, record) = (host.to_owned(), BTreeMap::new(), Peers::default(), Vec::new());
+        Self { host, cluster, secrets, number, rotation, halves, peers, record }
+    }
+
+    /// Takes in all records as they are now.
+    pub fn read(&mut self, records: &BTreeMap<String, Mesh>, own: IpAddr) {
+        let peers = Peers::of(records, &self.host, own, &self.cluster, &self.secrets);
+        for gone in self.peers.known.keys().filter(|host| !peers.known.contains_key(*host)) {
+            tracing::info!(peer = gone, "no encrypted way to this host any more");
+            self.rotation.peer_gone(gone);
+        }
+        for (host, known) in &peers.known {
+            if !self.peers.known.contains_key(host) {
+                tracing::info!(peer = host, address = %known.address, "a host to encrypt to");
+            }
+            if !self.rotation.peer_record(host, known.opened.number, &known.opened.halves) {
+                tracing::debug!(peer = host, "its record went back; it is passed over");
+            }
+        }
+        let own = records.get(&self.host).map(|record| record.open(&self.cluster, &self.host, &self.secrets));
+        self.record = own.and_then(Result::ok).map(|opened| opened.halves).unwrap_or_default();
+        self.rotation.own_record(&self.record);
+        self.rotation.all_listed();
+        self.peers = peers;
+    }
+
+    pub fn places(&self, own: IpAddr) -> Places {
+        let peers = self.peers.known.iter().map(|(host, known)| (known.address, host.clone()));
+        Places { own, peers: peers.collect() }
+    }
+
+    /// This host's record with these halves, under the seal.
+    pub fn sealed(&self, halves: Vec<PublicHalf>, underlay: Underlay, mtu: u32) -> Mesh {
+        let opened = Opened { number: self.number, underlay: vec![underlay.address], esp_port: None, halves };
+        let sealed = opened.seal(&self.cluster, &self.host, &self.secrets);
+        Mesh::new(self.number, underlay, mtu, Encryption::Ipsec, sealed)
+    }
+
+    /// The halves that stand in the record, where all of them still live: for a record of which something else is to change.
+    pub fn listed(&self) -> Option<Vec<PublicHalf>> {
+        let live = self.rotation.halves();
+        let all = !self.record.is_empty() && self.record.iter().all(|half| live.contains(half));
+        all.then(|| self.record.clone())
+    }
+
+    /// What follows from what the kernel has.
+    pub fn step(
+        &mut self,
+        seen: &Seen,
+        reachable: &BTreeSet<String>,
+        places: &Places,
+        environment: &Environment,
+    ) -> Vec<Step> {
+        let now = environment.clock.boottime();
+        let actions = self.rotation.step(&seen.view, reachable, now);
+        let (mut steps, mut changes) = (Vec::new(), Vec::new());
+        for action in actions {
+            match action {
+                Action::Rotate { generation, reason } => self.rotate(generation, reason, environment, now),
+                Action::Install { .. } => changes.extend(self.install(&action, places)),
+                Action::Remove(name) => changes.extend(seen.id(&name).map(AssociationChange::Remove)),
+                Action::Forget { generation } => drop(self.halves.remove(&generation)),
+                Action::Publish(halves) => {
+                    // Whoever reads of a half can send under it.
+                    steps.push(Step::Change(std::mem::take(&mut changes)));
+                    steps.push(Step::Publish(halves));
+                }
+                Action::Probe { host } => steps.push(Step::Probe(host)),
+            }
+        }
+        steps.push(Step::Change(changes));
+        steps.retain(|step| !matches!(step, Step::Change(changes) if changes.is_empty()));
+        steps
+    }
+
+    fn rotate(&mut self, generation: u32, reason: Reason, environment: &Environment, now: Duration) {
+        let half = Half::generate(environment, generation, self.secrets.current().name());
+        tracing::info!(generation, ?reason, "a new half of this host's keys");
+        self.rotation.add(half.public, now);
+        self.halves.insert(generation, half);
+    }
+
+    /// The association that an [`Action::Install`] asks for. One for which there is no key is seen as lost by the next step.
+    fn install(&self, action: &Action, places: &Places) -> Option<AssociationChange> {
+        let Action::Install { host, way, own, peer, spi } = action else { return None };
+        let known = self.peers.known.get(host)?;
+        let half = self.halves.get(&own.generation).filter(|half| half.public == *own)?;
+        let end = End { host, number: known.opened.number, half: peer };
+        match derive::key(half, &self.host, self.number, end, *way, &self.secrets) {
+            Ok(key) => Some(AssociationChange::Add(association(places.own, known.address, *way, *spi, key))),
+            Err(error) => {
+                tracing::warn!(peer = host, %error, "no key with this host");
+                None
+            }
+        }
+    }
+
+    /// Which associations there are of hosts that are known.
+    pub fn hosts(&self) -> BTreeSet<String> {
+        self.peers.known.keys().cloned().collect()
+    }
+}

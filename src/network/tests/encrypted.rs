@@ -1,0 +1,255 @@
+//! Hosts that encrypt, on a kernel with ESP: what the wire shows, and what happens to packets while keys change, agents start anew and
+//! somebody takes associations away.
+
+use super::support::{Namespace, PATIENCE, eventually, exchange};
+use super::wire::{Kind, Member, Traffic, Wire, World, environment};
+use crate::network::Protection;
+use crate::network::ipsec::rotation::{GRACE, PERIOD};
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kernel_is_capable_or_what_is_missing_is_named() {
+    let host = Namespace::new().await;
+    for ipv4 in [true, false] {
+        let checked = crate::network::ipsec::capability::check(&host.kernel(), &environment(), ipv4).await;
+        if let Err(error) = checked {
+            let text = error.to_string();
+            assert!(text.contains(" is missing (") && text.contains("network.encryption = \"none\""), "{text}");
+        }
+        let left = host.kernel().xfrm().unwrap().associations().await.unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn three_hosts_find_each_other_and_the_wire_shows_esp_alone() {
+    let world = World::new().await;
+    let wire = Wire::watch(&world);
+    let hosts = world.three().await;
+    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        hosts[from].asks(&hosts[to]).unwrap();
+    }
+    for host in &hosts {
+        assert_eq!(host.associations().await, 4, "two a peer");
+        assert_eq!(host.policies().await, 6, "two of each family, one a peer");
+        let status = host.status();
+        assert!(status.ready && status.problems.is_empty(), "{status:?}");
+    }
+    let seen = wire.seen().await;
+    assert!(seen[&Kind::Esp] >= 12, "{seen:?}");
+    assert_eq!(seen.get(&Kind::Plain), None, "{seen:?}");
+    // Nothing of a key in what the others can read.
+    let record = world.record("h1").await;
+    assert!(record.contains("\"encryption\":\"ipsec\"") && record.contains("\"seal\""), "{record}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn what_a_stranger_sends_in_plain_text_does_not_come_in() {
+    // The forgery is good: where nothing is encrypted it comes in.
+    for encrypts in [false, true] {
+        let world = World::new().await;
+        let mut hosts = Vec::new();
+        for number in 1..=2 {
+            let protection = if encrypts { world.protection() } else { Protection::None };
+            hosts.push(world.member(number, protection).await);
+        }
+        world.meshed(&hosts).await;
+        hosts[0].asks(&hosts[1]).unwrap();
+        let server = hosts[0].listen(7001);
+        server.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        world.stranger(7001, &hosts[1], &hosts[0]).await;
+        assert_eq!(server.recv_from(&mut [0; 64]).is_ok(), !encrypts);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn keys_change_under_traffic_and_no_packet_is_lost() {
+    let world = World::new().await;
+    let hosts = world.three().await;
+    let wire = Wire::watch(&world);
+    let traffic = Traffic::between(&hosts);
+    let before = world.halves().await;
+    traffic.goes_on(100).await;
+    world.clock.forward(PERIOD);
+    eventually("all hosts have new halves", async || {
+        let now = world.halves().await;
+        before.iter().all(|(host, halves)| now[host].iter().any(|half| !halves.contains(half)))
+    })
+    .await;
+    eventually("and they are used", async || {
+        let mut used = true;
+        for host in &hosts {
+            used &= host.newest_is_used().await;
+        }
+        used
+    })
+    .await;
+    // After the grace the old ones go, everywhere.
+    let forgets = async {
+        loop {
+            world.clock.forward(GRACE / 10);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let mut done = world.halves().await.values().all(|halves| halves.len() == 1);
+            for host in &hosts {
+                done &= host.associations().await == 4;
+            }
+            if done {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(4 * PATIENCE, forgets).await.expect("old keys go");
+    let now = world.halves().await;
+    assert!(before.iter().all(|(host, halves)| halves[0] != now[host][0]));
+    traffic.goes_on(100).await;
+    traffic.all_arrived().await;
+    assert_eq!(wire.seen().await.get(&Kind::Plain), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn an_agent_starts_anew_under_traffic_and_no_packet_is_lost() {
+    let world = World::new().await;
+    let mut hosts = world.three().await;
+    let wire = Wire::watch(&world);
+    let traffic = Traffic::between(&hosts);
+    for restarted in [0, 1, 0] {
+        let before = world.halves().await;
+        let name = hosts[restarted].name.clone();
+        hosts[restarted].restart(&world).await;
+        eventually("it has a half of its own again, and it is used", async || {
+            let now = world.halves().await;
+            now[&name].last() != before[&name].last() && hosts[restarted].newest_is_used().await
+        })
+        .await;
+        traffic.goes_on(100).await;
+    }
+    traffic.all_arrived().await;
+    assert_eq!(wire.seen().await.get(&Kind::Plain), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn what_somebody_takes_away_is_back_at_once_with_new_keys() {
+    let world = World::new().await;
+    let hosts = world.three().await;
+    let wire = Wire::watch(&world);
+    let before = world.halves().await;
+    hosts[0].namespace.tool(&["ip", "xfrm", "state", "flush"]);
+    let since = tokio::time::Instant::now();
+    eventually("it is understood again", async || {
+        hosts[0].asks_soon(&hosts[1]).is_ok() && hosts[0].asks_soon(&hosts[2]).is_ok()
+    })
+    .await;
+    // Seconds of an emulated processor: on a real one it is a tenth.
+    println!("flushed associations were mended in {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    let now = world.halves().await;
+    assert!(now["h1"].last() != before["h1"].last(), "a flushed key comes back never");
+
+    hosts[0].namespace.tool(&["ip", "xfrm", "policy", "flush"]);
+    eventually("the policies are back", async || hosts[0].policies().await == 6).await;
+    hosts[0].asks(&hosts[1]).unwrap();
+    assert_eq!(wire.seen().await.get(&Kind::Plain), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn who_has_no_secret_another_or_does_not_encrypt_gets_nothing_and_is_told() {
+    let world = World::new().await;
+    let wire = Wire::watch(&world);
+    let mut hosts = vec![world.member(1, world.protection()).await, world.member(2, world.protection()).await];
+    world.meshed(&hosts).await;
+    let tells = async |host: &Member, words: &[&str]| {
+        host.until(words[0], |status| {
+            status.problems.iter().any(|problem| words.iter().all(|word| problem.contains(word)))
+        })
+        .await;
+    };
+    // Another secret.
+    let other = world.member(3, world.protection_by(&"b".repeat(64))).await;
+    tells(&hosts[0], &["no overlay to h3", "seal"]).await;
+    tells(&other, &["no overlay to h1", "seal"]).await;
+    assert_eq!(other.associations().await, 0);
+    // No encryption.
+    let plain = world.member(4, Protection::None).await;
+    tells(&hosts[0], &["no overlay to h4", "none"]).await;
+    tells(&plain, &["no overlay to h1", "ipsec"]).await;
+    // No secret at all: closed, until it is brought.
+    let place = world.place();
+    let late = world.member(5, world.protection_at(&place)).await;
+    tells(&late, &["no cluster secret", "stampede join"]).await;
+    assert!(!late.status().ready);
+    for host in [&other, &plain, &late] {
+        assert!(hosts[0].asks_soon(host).is_err() && host.asks_soon(&hosts[0]).is_err(), "{}", host.name);
+    }
+    // These were tried in plain text by the one that does not encrypt, and by nobody else.
+    hosts[0].asks(&hosts[1]).unwrap();
+    world.bring_secret(&place);
+    hosts.push(late);
+    world.meshed(&hosts).await;
+    hosts[2].asks(&hosts[0]).unwrap();
+    let from_plain = wire.plain_but_from("198.18.0.4").await;
+    assert_eq!(from_plain, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn a_host_that_was_cut_off_comes_back_and_one_that_left_is_forgotten() {
+    let world = World::new().await;
+    let hosts = world.three().await;
+    let wire = Wire::watch(&world);
+    world.cut(3, true);
+    assert!(hosts[0].asks_soon(&hosts[2]).is_err());
+    hosts[0].asks(&hosts[1]).unwrap();
+    // Keys change meanwhile, at both ends.
+    world.clock.forward(PERIOD);
+    let before = world.halves().await;
+    eventually("new halves", async || world.halves().await.values().all(|halves| halves.len() > 1)).await;
+    drop(before);
+    world.cut(3, false);
+    eventually("it is back", async || hosts[0].asks_soon(&hosts[2]).is_ok() && hosts[2].asks_soon(&hosts[1]).is_ok())
+        .await;
+
+    // A reboot: nothing of it is left in its kernel.
+    let [one, two, three] = <[Member; 3]>::try_from(hosts).ok().unwrap();
+    three.leaves(&world);
+    let again = world.member(3, world.protection()).await;
+    let hosts = vec![one, two, again];
+    eventually("it is back after a boot", async || {
+        hosts[2].asks_soon(&hosts[0]).is_ok() && hosts[1].asks_soon(&hosts[2]).is_ok()
+    })
+    .await;
+
+    let [one, two, three] = <[Member; 3]>::try_from(hosts).ok().unwrap();
+    three.leaves(&world);
+    world.forget("h3").await;
+    for host in [&one, &two] {
+        eventually("its policy is gone", async || host.policies().await == 5).await;
+        eventually("and its associations", async || host.about("198.18.0.3").await == 0).await;
+    }
+    one.asks(&two).unwrap();
+    assert_eq!(wire.seen().await.get(&Kind::Plain), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn a_host_that_encrypts_no_more_leaves_nothing_behind() {
+    let world = World::new().await;
+    let mut hosts = vec![world.member(1, world.protection()).await, world.member(2, world.protection()).await];
+    world.meshed(&hosts).await;
+    hosts[0].asks(&hosts[1]).unwrap();
+    for host in &mut hosts {
+        host.restart_with(&world, Protection::None).await;
+    }
+    for host in &hosts {
+        eventually("nothing is left", async || host.policies().await + host.associations().await == 0).await;
+    }
+    eventually("they understand each other", async || hosts[0].asks_soon(&hosts[1]).is_ok()).await;
+    let (client, server) = (hosts[1].listen(0), hosts[0].listen(7005));
+    exchange(&client, &server, &hosts[0].at(7005)).unwrap();
+    assert!(!world.record("h1").await.contains("seal"));
+}

@@ -1,0 +1,525 @@
+//! Hosts that encrypt and the wire between them, as namespaces: a switch, one veth pair a host, eyes on all of it.
+
+use super::support::{Namespace, PATIENCE, eventually, exchange, ip};
+use crate::environment::{Clock, Environment, Identity, Random, Timestamp};
+use crate::membership::trust::SecretPlace;
+use crate::membership::{ClusterSettings, ensure_cluster, record::Alive};
+use crate::network::ipsec::derive::generations;
+use crate::network::mesh::{PORT, VNI, vtep_mac};
+use crate::network::{Network, NetworkConfig, NetworkStatus, Protection, SubnetSpec};
+use crate::store::{Operation, Store, Transaction, embedded::Embedded, encode, key, mirror::Mirror};
+use serde_json::Value;
+use stampede_netlink::{
+    Mac,
+    link::{LinkKind, LinkSpec, PortFlags, VethSpec},
+    xfrm::Association,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const ESP: u8 = 50;
+const UDP: u8 = 17;
+
+/// Time since boot, and what is laid upon it.
+#[derive(Debug, Default)]
+pub struct Shifted(AtomicU64);
+
+impl Shifted {
+    pub fn forward(&self, span: Duration) {
+        self.0.fetch_add(u64::try_from(span.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+impl Clock for Shifted {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn boottime(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let real = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap());
+        real + Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[derive(Debug)]
+struct Urandom;
+
+impl Random for Urandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        File::open("/dev/urandom").unwrap().read_exact(bytes).unwrap();
+    }
+}
+
+/// On an emulated machine, which has no machine-id.
+pub fn environment() -> Environment {
+    on(&Arc::default())
+}
+
+fn on(clock: &Arc<Shifted>) -> Environment {
+    let identity = Identity { machine_id: "0".repeat(32), boot_id: "b".to_owned() };
+    Environment { clock: clock.clone(), random: Arc::new(Urandom), identity }
+}
+
+/// A store, a switch, a clock, and a folder for secrets.
+pub struct World {
+    pub clock: Arc<Shifted>,
+    environment: Environment,
+    store: Arc<dyn Store>,
+    switch: Namespace,
+    secrets: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let clock = Arc::new(Shifted::default());
+        let environment = on(&clock);
+        let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(&environment).unwrap());
+        ensure_cluster(store.as_ref(), &environment, ClusterSettings::default()).await.unwrap();
+        let switch = Namespace::new().await;
+        switch.netlink.ensure_link(&LinkSpec::new("switch", LinkKind::Bridge)).await.unwrap();
+        switch.up("switch", &[("198.18.0.254", 24)]).await;
+        Self { clock, environment, store, switch, secrets: tempfile::tempdir().unwrap() }
+    }
+
+    fn secret(&self, digits: &str) -> PathBuf {
+        let path = self.secrets.path().join(&digits[..1]);
+        std::fs::write(&path, digits).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    }
+
+    pub fn protection(&self) -> Protection {
+        self.protection_by(&"a".repeat(64))
+    }
+
+    pub fn protection_by(&self, digits: &str) -> Protection {
+        self.protect(SecretPlace::new(Some(self.secret(digits)), None, self.secrets.path()))
+    }
+
+    /// A folder in which there is no secret yet.
+    pub fn place(&self) -> PathBuf {
+        let place = self.secrets.path().join("later");
+        std::fs::create_dir_all(&place).unwrap();
+        place
+    }
+
+    pub fn protection_at(&self, place: &Path) -> Protection {
+        self.protect(SecretPlace::new(None, None, place))
+    }
+
+    pub fn bring_secret(&self, place: &Path) {
+        std::fs::copy(self.secret(&"a".repeat(64)), place.join("secret")).unwrap();
+    }
+
+    fn protect(&self, secret: SecretPlace) -> Protection {
+        Protection::Ipsec { secret, alive: Mirror::start(self.store.clone(), &self.environment, key::all_alive()) }
+    }
+
+    /// A host at 198.18.0.NUMBER, with an address for an instance, and a lease.
+    pub async fn member(&self, number: u8, protection: Protection) -> Member {
+        let (namespace, name, address) = (Namespace::new().await, format!("h{number}"), format!("198.18.0.{number}"));
+        let cable = VethSpec {
+            name: format!("port{number}"),
+            peer: "wire".to_owned(),
+            mtu: 1500,
+            mac: None,
+            peer_mac: Mac([2, 0x99, 0, 0, 0, number]),
+            master: Some(self.switch.netlink.link_index("switch").await.unwrap()),
+            port: PortFlags::default(),
+            alias: None,
+        };
+        self.switch.netlink.create_veth(&cable).await.unwrap();
+        self.switch.netlink.move_link("wire", namespace.fd()).await.unwrap();
+        self.switch.up(&cable.name, &[]).await;
+        namespace.up("wire", &[(&address, 24)]).await;
+        let alive = Alive { identity: name.clone(), incarnation: 1, boot_id: "b".into(), address: address.clone() };
+        self.put(&key::alive(&name), &alive).await;
+        let network = self.start(&name, &address, &namespace, protection.clone());
+        let own = self.address(&network, &name).await;
+        Member { namespace, network: Some(network), name, address, own, protection }
+    }
+
+    async fn put<T: serde::Serialize>(&self, key: &str, value: &T) {
+        let put = Operation::put(key, encode(key, value).unwrap());
+        self.store.commit(Transaction::new().then(put)).await.unwrap();
+    }
+
+    fn start(&self, name: &str, address: &str, namespace: &Namespace, protection: Protection) -> Network {
+        let config = NetworkConfig { underlay: Some(ip(address)), protection, ..NetworkConfig::new(name) };
+        Network::start(config, self.store.clone(), &self.environment, namespace.kernel())
+    }
+
+    /// The host's own address on the managed network; takes a block where it has none.
+    async fn address(&self, network: &Network, host: &str) -> Ipv4Addr {
+        let reserved = network.allocator().reserve(host, &format!("{host}i")).await.unwrap();
+        let transaction =
+            Transaction { compares: reserved.compares, success: reserved.operations, failure: Vec::new() };
+        assert!(self.store.commit(transaction).await.unwrap().succeeded);
+        let subnet = SubnetSpec::default();
+        subnet.router(subnet.block_of(reserved.address.address)).unwrap()
+    }
+
+    /// Three hosts that understand each other, at rest.
+    pub async fn three(&self) -> Vec<Member> {
+        let mut hosts = Vec::new();
+        for number in 1..=3 {
+            hosts.push(self.member(number, self.protection()).await);
+        }
+        let since = tokio::time::Instant::now();
+        self.meshed(&hosts).await;
+        println!("three hosts were a mesh in {:?}", since.elapsed());
+        hosts
+    }
+
+    /// Waits until all of them understand each other.
+    pub async fn meshed(&self, hosts: &[Member]) {
+        for host in hosts {
+            host.until("ready", |status| status.ready).await;
+        }
+        for from in hosts {
+            for to in hosts.iter().filter(|to| to.name != from.name) {
+                eventually("they understand each other", async || from.asks_soon(to).is_ok()).await;
+            }
+        }
+        let encrypts = |host: &&Member| matches!(host.protection, Protection::Ipsec { .. });
+        let peers = hosts.iter().filter(encrypts).count().saturating_sub(1);
+        for host in hosts.iter().filter(encrypts) {
+            eventually("two associations a peer, all used", async || {
+                let all = host.all().await;
+                all.len() == 2 * peers && all.iter().all(|association| association.packets > 0)
+            })
+            .await;
+        }
+    }
+
+    /// A host's record as it is in the store.
+    pub async fn record(&self, host: &str) -> String {
+        let entry = self.store.get(&key::mesh(host)).await.unwrap().entry.unwrap();
+        String::from_utf8(entry.value.to_vec()).unwrap()
+    }
+
+    /// The public halves in each host's record.
+    pub async fn halves(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all = BTreeMap::new();
+        for entry in self.store.range(&key::all_mesh()).await.unwrap().entries {
+            let record: Value = serde_json::from_slice(&entry.value).unwrap();
+            let halves = record["halves"].as_array().into_iter().flatten();
+            let public = halves.map(|half| half["public"].as_str().unwrap().to_owned()).collect();
+            all.insert(key::last(&key::all_mesh(), &entry.key).to_owned(), public);
+        }
+        all
+    }
+
+    /// As when a host is removed from the cluster.
+    pub async fn forget(&self, host: &str) {
+        let gone =
+            Transaction::new().then(Operation::delete(key::mesh(host))).then(Operation::delete(key::alive(host)));
+        self.store.commit(gone).await.unwrap();
+    }
+
+    /// Pulls a host's cable, or puts it in again.
+    pub fn cut(&self, number: u8, cut: bool) {
+        self.switch.tool(&["ip", "link", "set", &format!("port{number}"), if cut { "down" } else { "up" }]);
+    }
+
+    /// Somebody on the wire sends `to` a packet of the overlay that says it is from `from`.
+    pub async fn stranger(&self, port: u16, from: &Member, to: &Member) {
+        let socket = self.switch.udp("198.18.0.254:0");
+        let number = |member: &Member| member.name[1..].parse().unwrap();
+        let mut frame = vec![8, 0, 0, 0, 0, 0, u8::try_from(VNI).unwrap(), 0];
+        frame.extend(vtep_mac(number(to)).0);
+        frame.extend(vtep_mac(number(from)).0);
+        frame.extend([8, 0]);
+        let mut header = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, UDP, 0, 0];
+        header.extend(from.own.octets());
+        header.extend(to.own.octets());
+        let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        frame.extend(header);
+        for part in [7000, port, 12, 0] {
+            frame.extend(part.to_be_bytes());
+        }
+        frame.extend(b"evil");
+        socket.send_to(&frame, (to.address.parse::<IpAddr>().unwrap(), PORT)).unwrap();
+    }
+}
+
+/// A host of the world.
+pub struct Member {
+    pub namespace: Namespace,
+    network: Option<Network>,
+    pub name: String,
+    address: String,
+    own: Ipv4Addr,
+    protection: Protection,
+}
+
+impl Member {
+    pub fn status(&self) -> NetworkStatus {
+        self.network.as_ref().unwrap().status().borrow().clone()
+    }
+
+    pub async fn until(&self, what: &str, holds: impl Fn(&NetworkStatus) -> bool) {
+        let mut status = self.network.as_ref().unwrap().status();
+        let waited = tokio::time::timeout(PATIENCE, status.wait_for(|status| holds(status))).await;
+        assert!(waited.is_ok_and(|waited| waited.is_ok()), "{}: not {what}: {:?}", self.name, self.status());
+    }
+
+    /// The agent ends and another begins; the kernel is left as it is.
+    pub async fn restart(&mut self, world: &World) {
+        self.restart_with(world, self.protection.clone()).await;
+    }
+
+    pub async fn restart_with(&mut self, world: &World, protection: Protection) {
+        drop(self.network.take());
+        self.protection = protection.clone();
+        self.network = Some(world.start(&self.name, &self.address, &self.namespace, protection));
+        self.until("ready again", |status| status.ready).await;
+    }
+
+    /// The machine goes down, with all that is in its kernel.
+    pub fn leaves(self, world: &World) {
+        drop(self.network);
+        world.switch.tool(&["ip", "link", "del", &format!("port{}", &self.name[1..])]);
+    }
+
+    pub fn listen(&self, port: u16) -> UdpSocket {
+        self.namespace.udp(&self.at(port))
+    }
+
+    pub fn at(&self, port: u16) -> String {
+        format!("{}:{port}", self.own)
+    }
+
+    /// A word to another host's own address and back.
+    pub fn asks(&self, other: &Self) -> std::io::Result<()> {
+        self.ask(other, Duration::from_secs(5))
+    }
+
+    pub fn asks_soon(&self, other: &Self) -> std::io::Result<()> {
+        self.ask(other, Duration::from_millis(300))
+    }
+
+    fn ask(&self, other: &Self, limit: Duration) -> std::io::Result<()> {
+        let bind = |member: &Self, port| {
+            let at = (member.own, port);
+            let socket = member.namespace.run(|| UdpSocket::bind(at))?;
+            socket.set_read_timeout(Some(limit)).map(|()| socket)
+        };
+        let (server, client) = (bind(other, 7000)?, bind(self, 0)?);
+        exchange(&client, &server, &other.at(7000)).map(drop)
+    }
+
+    pub async fn all(&self) -> Vec<Association> {
+        self.namespace.kernel().xfrm().unwrap().associations().await.unwrap()
+    }
+
+    pub async fn associations(&self) -> usize {
+        self.all().await.len()
+    }
+
+    /// How many associations there are to or from an address.
+    pub async fn about(&self, address: &str) -> usize {
+        let about = |association: &&Association| {
+            [association.spec.source, association.spec.id.destination].contains(&ip(address))
+        };
+        self.all().await.iter().filter(about).count()
+    }
+
+    pub async fn policies(&self) -> usize {
+        self.namespace.kernel().xfrm().unwrap().policies().await.unwrap().len()
+    }
+
+    /// Towards each peer there is one way out, and something went through it and came back under both ends' newest halves.
+    pub async fn newest_is_used(&self) -> bool {
+        let all = self.all().await;
+        let (ins, outs): (Vec<_>, Vec<_>) =
+            all.iter().partition(|association| association.spec.id.destination == ip(&self.address));
+        let own = |association: &&Association| generations(association.spec.id.spi).0;
+        let newest = outs.iter().map(own).max();
+        let mut peers: Vec<_> = outs.iter().map(|out| out.spec.id.destination).collect();
+        peers.dedup();
+        outs.len() == peers.len()
+            && outs.iter().all(|out| Some(own(out)) == newest && out.packets > 0)
+            && outs.iter().all(|out| {
+                let back = |it: &&&Association| {
+                    it.spec.source == out.spec.id.destination && Some(generations(it.spec.id.spi).1) == newest
+                };
+                ins.iter().filter(back).any(|it| it.packets > 0)
+            })
+    }
+}
+
+/// What was seen on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Esp,
+    /// The overlay's port, for all to read.
+    Plain,
+    Other,
+}
+
+/// How many of each kind from each address.
+type Counts = BTreeMap<(Kind, [u8; 4]), usize>;
+
+/// Eyes on the switch.
+pub struct Wire {
+    seen: Arc<Mutex<Counts>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Wire {
+    pub fn watch(world: &World) -> Self {
+        use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+        // ETH_P_ALL, in network order.
+        let all = Protocol::from_raw(std::num::NonZeroU32::new(u32::from(3_u16.to_be())).unwrap());
+        let open = || socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::NONBLOCK, Some(all)).unwrap();
+        let mut socket = File::from(world.switch.run(open));
+        let seen: Arc<Mutex<Counts>> = Arc::default();
+        let notes = seen.clone();
+        let task = tokio::spawn(async move {
+            let mut buffer = [0; 4096];
+            loop {
+                while let Ok(length) = socket.read(&mut buffer) {
+                    if let Some(found) = kind(&buffer[..length]) {
+                        *notes.lock().unwrap().entry(found).or_default() += 1;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// So many of each kind.
+    pub async fn seen(&self) -> BTreeMap<Kind, usize> {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut kinds = BTreeMap::new();
+        for ((kind, _), count) in self.seen.lock().unwrap().iter() {
+            *kinds.entry(*kind).or_default() += count;
+        }
+        kinds
+    }
+
+    /// Of those for all to read so many that are not from this address.
+    pub async fn plain_but_from(&self, address: &str) -> usize {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let but = address.parse::<Ipv4Addr>().unwrap().octets();
+        let seen = self.seen.lock().unwrap();
+        seen.iter().filter(|((kind, from), _)| *kind == Kind::Plain && *from != but).map(|(_, count)| count).sum()
+    }
+}
+
+fn kind(frame: &[u8]) -> Option<(Kind, [u8; 4])> {
+    let packet = frame.get(14..).filter(|packet| packet.len() >= 24 && packet[0] >> 4 == 4)?;
+    let from = packet[12..16].try_into().ok()?;
+    let to_overlay = packet[22..24] == PORT.to_be_bytes();
+    let kind = match packet[9] {
+        ESP => Kind::Esp,
+        UDP if to_overlay => Kind::Plain,
+        _ => Kind::Other,
+    };
+    Some((kind, from))
+}
+
+/// Datagrams from the first host to each other one and back, every few milliseconds, each with its number.
+pub struct Traffic {
+    sent: Arc<AtomicU64>,
+    stop: tokio::sync::watch::Sender<bool>,
+    flows: Vec<(String, tokio::task::JoinHandle<u64>, tokio::task::JoinHandle<BTreeSet<u64>>)>,
+}
+
+impl Traffic {
+    pub fn between(hosts: &[Member]) -> Self {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (sent, mut flows) = (Arc::<AtomicU64>::default(), Vec::new());
+        for other in &hosts[1..] {
+            for (from, to) in [(&hosts[0], other), (other, &hosts[0])] {
+                let port = 7100 + u16::try_from(flows.len()).unwrap();
+                let (client, server) = (from.listen(0), to.listen(port));
+                // What the emulated processor has no time for is to wait, not to count as lost.
+                rustix::net::sockopt::set_socket_recv_buffer_size_force(&server, 16 << 20).unwrap();
+                let receiving = tokio::spawn(receive(into_tokio(server), stopped.clone()));
+                let sending = tokio::spawn(send(into_tokio(client), to.at(port), stopped.clone(), sent.clone()));
+                flows.push((format!("{} to {}", from.name, to.name), sending, receiving));
+            }
+        }
+        Self { sent, stop, flows }
+    }
+
+    /// Waits until so many more were sent.
+    pub async fn goes_on(&self, count: u64) {
+        let before = self.sent.load(Ordering::Relaxed);
+        eventually("traffic goes on", async || self.sent.load(Ordering::Relaxed) > before + count).await;
+    }
+
+    /// Ends it; all that was sent must have come.
+    pub async fn all_arrived(self) {
+        self.stop.send(true).unwrap();
+        for (flow, sending, receiving) in self.flows {
+            let (sent, received) = (sending.await.unwrap(), receiving.await.unwrap());
+            assert!(sent > 50, "{flow}: {sent}");
+            let lost: Vec<_> = (0..sent).filter(|number| !received.contains(number)).collect();
+            println!("{flow}: {sent} sent, {} lost", lost.len());
+            assert!(lost.is_empty(), "{flow}: {} of {sent}, {:?} first", lost.len(), lost.first());
+        }
+    }
+}
+
+fn into_tokio(socket: UdpSocket) -> tokio::net::UdpSocket {
+    socket.set_nonblocking(true).unwrap();
+    tokio::net::UdpSocket::from_std(socket).unwrap()
+}
+
+async fn send(
+    socket: tokio::net::UdpSocket,
+    to: String,
+    stopped: tokio::sync::watch::Receiver<bool>,
+    all: Arc<AtomicU64>,
+) -> u64 {
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    // No bursts after a pause of the emulated processor.
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0_u64;
+    while !*stopped.borrow() {
+        pace.tick().await;
+        let mut datagram = [0; 200];
+        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        // One that cannot be sent is lost like any other.
+        let _ = socket.send_to(&datagram, &to).await;
+        number += 1;
+        all.fetch_add(1, Ordering::Relaxed);
+    }
+    number
+}
+
+async fn receive(socket: tokio::net::UdpSocket, mut stopped: tokio::sync::watch::Receiver<bool>) -> BTreeSet<u64> {
+    let (mut buffer, mut received) = ([0; 2000], BTreeSet::new());
+    let number = |buffer: &[u8; 2000]| u64::from_be_bytes(buffer[..8].try_into().unwrap());
+    loop {
+        tokio::select! {
+            got = socket.recv_from(&mut buffer) => drop(got.map(|_| received.insert(number(&buffer)))),
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        }
+    }
+    // What is still on its way.
+    while tokio::time::timeout(Duration::from_secs(1), socket.recv_from(&mut buffer)).await.is_ok() {
+        received.insert(number(&buffer));
+    }
+    received
+}
