@@ -55,6 +55,7 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("host", "state", "a host whose lease has ended is disconnected, and one that is being emptied is draining"),
     ("apiKey", "publicValue", "a key is looked up by it: a new key is made instead"),
     ("credential", "publicValue", "a key is looked up by it: a new key is made instead"),
+    ("subscribe", "eventNames", "the names of handlers have hyphens"),
 ];
 
 /// Filters of the original that ours do not have: fields without a field, and secrets.

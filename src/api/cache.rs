@@ -8,8 +8,8 @@
 use crate::environment::Environment;
 use crate::membership::lost::Lost;
 use crate::membership::record::{Alive, Host};
-use crate::resource::{Resource, types};
-use crate::store::mirror::{Freshness, Mirror};
+use crate::resource::{Resource, State, types};
+use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{self, Revision, Store, decode, key};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -139,6 +139,19 @@ impl Cache {
         }
     }
 
+    /// The hosts, as they come, change and go from now on.
+    pub async fn follow_hosts(&self) -> HostChanges {
+        let source = self.source("host");
+        let (environment, known) = (self.environment.clone(), HashMap::new());
+        let mut hosts = HostChanges { environment, changes: source.changes(), source, known };
+        if hosts.source.listed(FIRST_LIST).await {
+            // Those that are there already are no news.
+            hosts.changes.iter_mut().for_each(|changes| drop(changes.take()));
+            hosts.known = hosts.rows();
+        }
+        hosts
+    }
+
     fn stale(&self, freshness: &Freshness) -> Option<Duration> {
         let since = freshness.stale_since?;
         Some(self.environment.clock.boottime().saturating_sub(since)).filter(|span| *span >= HARDLY_STALE)
@@ -207,7 +220,53 @@ pub enum Glance {
     Absent { upto: Revision },
 }
 
+/// See [`Cache::follow_hosts`].
+#[derive(Debug)]
+pub struct HostChanges {
+    environment: Environment,
+    source: Source,
+    changes: Vec<Changes>,
+    /// As they were told last.
+    known: HashMap<String, Arc<Resource>>,
+}
+
+impl HostChanges {
+    /// Waits until some changed; as they are then. One that is no host any more is removed.
+    pub async fn next(&mut self) -> Vec<Arc<Resource>> {
+        let waiting = self.changes.iter_mut().map(|changes| Box::pin(changes.next()));
+        let (names, ..) = futures::future::select_all(waiting).await;
+        let mut rows = self.rows();
+        names
+            .into_iter()
+            .filter_map(|name| match rows.remove(&name) {
+                Some(row) => {
+                    self.known.insert(name, row.clone());
+                    Some(row)
+                }
+                None => {
+                    let mut gone = self.known.remove(&name)?.as_ref().clone();
+                    gone.enter(State::Removed);
+                    gone.removed = Some(self.environment.clock.now());
+                    Some(Arc::new(gone))
+                }
+            })
+            .collect()
+    }
+
+    fn rows(&self) -> HashMap<String, Arc<Resource>> {
+        let rows = self.source.rows(&mut |_| true).into_iter();
+        rows.filter_map(|row| Some((row.name.clone()?, row))).collect()
+    }
+}
+
 impl Source {
+    fn changes(&self) -> Vec<Changes> {
+        match self {
+            Self::Resources(mirror) => vec![mirror.changes()],
+            Self::Hosts(hosts, alive, lost) => vec![hosts.changes(), alive.changes(), lost.changes()],
+        }
+    }
+
     async fn listed(&self, limit: Duration) -> bool {
         match self {
             Self::Resources(mirror) => mirror.listed(limit).await,

@@ -5,6 +5,7 @@
 //! [`crate::membership::trust::tls`]. As long as this host has no certificate, who begins TLS is told so by an alert.
 
 use super::agents::{self, Agent};
+use super::events::Closing;
 use super::{Context, router};
 use crate::membership::Trust;
 use crate::membership::trust::certificate::agent_in;
@@ -35,6 +36,8 @@ const HEAD_SIZE: usize = 64 * 1024;
 const STREAMS: u32 = 128;
 /// For requests under way when the agent stops.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Milliseconds for what was sent to be taken.
+const UNREAD: u32 = 120_000;
 const HANDSHAKE: u8 = 0x16;
 /// A fatal alert of TLS 1.0, which every client reads: handshake_failure.
 const ALERT: [u8; 7] = [0x15, 3, 1, 0, 2, 2, 40];
@@ -124,6 +127,8 @@ impl Listener {
                 let (stream, from) = listener.accept().await?;
                 // Answers are small and awaited.
                 stream.set_nodelay(true)?;
+                // Who takes nothing of what was sent is let go, however long it stays on the line.
+                rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD)?;
                 Ok(Stream::Tcp(stream, from.ip()))
             }
             Self::Unix(listener) => {
@@ -200,8 +205,10 @@ where
     P: Clone + std::fmt::Debug + Send + Sync + 'static,
 {
     let known = peer.clone();
+    let closing = Closing(shutdown.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(closing.clone());
         router.clone().oneshot(request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());

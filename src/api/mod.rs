@@ -4,6 +4,7 @@
 //! listener   a connection: TCP with TLS or without, or the Unix socket with the peer's uid
 //!   agents     another agent, by mutual TLS: routes of its own
 //!   router     request id, limits, sign-in (authentication), browsers' tokens (csrf), errors (error)
+//!     events     /v1/subscribe: what happens, as it happens
 //!     exchange   one request of one account, told apart by its path
 //!       read       reader → cache: what the account sees; collection, filter: lists; view: what is written
 //!       cluster    join tokens, joining, the authority: below /cluster/
@@ -19,6 +20,7 @@ mod cluster;
 mod collection;
 mod csrf;
 mod error;
+mod events;
 mod exchange;
 mod filter;
 mod listener;
@@ -47,6 +49,7 @@ use serde_json::Map;
 use std::net::IpAddr;
 use std::sync::Arc;
 use throttle::Throttle;
+use tokio::sync::Semaphore;
 
 /// How the API is to be served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Context {
     authenticator: Authenticator,
     settings: Settings,
     store: Arc<dyn Store>,
+    hub: events::Hub,
+    subscribers: Arc<Semaphore>,
     /// Who is who; none in an API that is no agent's.
     trust: Option<Trust>,
     lease: Option<Arc<dyn OwnLease>>,
@@ -98,9 +103,11 @@ impl Context {
             environment: environment.clone(),
             service,
             authenticator: Authenticator::new(store.clone(), cache.clone(), environment),
-            cache,
             settings,
+            hub: events::Hub::new(store.clone(), cache.clone(), environment),
+            subscribers: Arc::new(Semaphore::new(events::MOST)),
             store,
+            cache,
             trust,
             lease,
             invitation,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use std::sync::Arc;
 
 impl Exchange<'_> {
-    fn frame<'b>(&'b self, included: &'b [Included]) -> Frame<'b> {
+    pub fn frame<'b>(&'b self, included: &'b [Included]) -> Frame<'b> {
         Frame { base: &self.request.base, principal: &self.request.principal, included }
     }
 
@@ -82,7 +82,7 @@ impl Exchange<'_> {
     }
 
     /// What `include` asks for, for the rows that are shown.
-    async fn included(&self, declared: &'static Type, rows: &[Arc<Resource>]) -> Result<Vec<Included>, ApiError> {
+    pub async fn included(&self, declared: &'static Type, rows: &[Arc<Resource>]) -> Result<Vec<Included>, ApiError> {
         let mut included: Vec<Included> = Vec::new();
         for (_, name) in self.request.query.iter().filter(|(parameter, _)| parameter == "include") {
             let Some(link) = declared.link(name) else { continue };

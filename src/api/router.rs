@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::exchange::{self, Answer};
 use super::listener::Peer;
 use super::request::{self, Request, text};
-use super::{body, cluster, csrf};
+use super::{body, cluster, csrf, events};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -76,6 +76,9 @@ async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result
     csrf::check(&parts.method, &parts.headers)?;
     let version = path.split('/').find(|segment| !segment.is_empty());
     let request = Request::new(parts, principal);
+    if version == Some("v1") && events::concerns(&request) {
+        return events::answer(context, parts, request, body).await;
+    }
     let answer = match version {
         None => exchange::versions(&request)?,
         Some("v1") => {
@@ -94,7 +97,7 @@ async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result
 }
 
 /// Who asks. Plain text over a wire is refused before any key in it is looked at.
-async fn sign_in(context: &Context, parts: &Parts) -> Result<Principal, ApiError> {
+pub async fn sign_in(context: &Context, parts: &Parts) -> Result<Principal, ApiError> {
     let peer = parts.extensions.get::<Peer>();
     let given = text(&parts.headers, header::AUTHORIZATION);
     let from = match peer {

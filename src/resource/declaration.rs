@@ -72,6 +72,8 @@ pub enum Filter {
     Natural,
     /// Those of a string, though it is an enum.
     Text,
+    /// By its own value alone.
+    Equal,
 }
 
 /// One field of a type. Built up in constants: `Field::string("hostname").create().min_length(1)`.
@@ -90,6 +92,8 @@ pub struct Field {
     pub max: Option<i64>,
     pub min_length: Option<usize>,
     pub max_length: Option<usize>,
+    /// The only characters that its text may have, as a character class: `*._0-9a-zA-Z`.
+    pub valid_chars: Option<&'static str>,
     pub filter: Filter,
     /// Only accounts that see everything are shown it and may write it.
     pub admin_only: bool,
@@ -123,6 +127,7 @@ impl Field {
             max: None,
             min_length: None,
             max_length: None,
+            valid_chars: None,
             filter: Filter::None,
             admin_only: false,
             admin_writes: false,
@@ -192,9 +197,17 @@ impl Field {
         Self { max_length: Some(length), ..self }
     }
 
+    pub const fn valid_chars(self, class: &'static str) -> Self {
+        Self { valid_chars: Some(class), ..self }
+    }
+
     /// Lists can be filtered and sorted by it.
     pub const fn filtered(self) -> Self {
         Self { filter: Filter::Natural, ..self }
+    }
+
+    pub const fn filtered_by_value(self) -> Self {
+        Self { filter: Filter::Equal, ..self }
     }
 
     pub const fn filtered_as_text(self) -> Self {
@@ -220,6 +233,7 @@ impl Field {
         const PLAIN: &[&str] = &["eq", "ne", "null", "notnull"];
         match (self.filter, self.form) {
             (Filter::None, _) => &[],
+            (Filter::Equal, _) => &["eq"],
             (Filter::Text, _) | (_, Form::String | Form::Password | Form::Blob) => TEXT,
             (_, Form::Int | Form::Float | Form::Date) => ORDERED,
             _ => PLAIN,

@@ -65,7 +65,7 @@ fn resource_field(field: &Field, writer: Writer) -> Value {
         "max": field.max,
         "minLength": field.min_length,
         "maxLength": field.max_length,
-        "validChars": null,
+        "validChars": field.valid_chars,
         "invalidChars": null,
     })
 }

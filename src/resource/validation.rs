@@ -345,6 +345,11 @@ fn limits(field: &Field, value: &Value) -> Result<(), Invalid> {
     {
         return invalid(InvalidCode::MaxLengthExceeded, format!("{length} characters; at most {max}"));
     }
+    if let Some(class) = field.valid_chars
+        && let Some(letter) = texts(value).flat_map(str::chars).find(|letter| !in_class(class, *letter))
+    {
+        return invalid(InvalidCode::InvalidCharacters, format!("{letter:?} is none of the characters {class}"));
+    }
     if let (Some(number), Some(min)) = (value.as_i64(), field.min)
         && number < min
     {
@@ -361,6 +366,31 @@ fn limits(field: &Field, value: &Value) -> Result<(), Invalid> {
         return invalid(InvalidCode::InvalidOption, format!("{text:?} is none of {}", field.options.join(", ")));
     }
     Ok(())
+}
+
+/// A text, or those in a list.
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    value.as_str().into_iter().chain(list.iter().filter_map(Value::as_str))
+}
+
+/// Whether a class like `*._0-9a-z` has that letter. A hyphen at its end is one.
+fn in_class(class: &str, letter: char) -> bool {
+    let mut rest = class.chars();
+    while let Some(first) = rest.next() {
+        let mut ahead = rest.clone();
+        match (ahead.next(), ahead.next()) {
+            (Some('-'), Some(last)) => {
+                rest = ahead;
+                if (first..=last).contains(&letter) {
+                    return true;
+                }
+            }
+            _ if first == letter => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 fn example(field: &Field) -> String {
@@ -408,6 +438,13 @@ pub fn references(declared: &Type, values: &Map<String, Value>) -> Vec<(&'static
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn character_classes_have_ranges() {
+        let class = "*._0-9a-c;=-";
+        assert!("*._059abc;=-".chars().all(|letter| in_class(class, letter)));
+        assert!("dZ,+ é".chars().all(|letter| !in_class(class, letter)));
+    }
 
     fn created(input: Value) -> Map<String, Value> {
         let container = types::find("container").unwrap();

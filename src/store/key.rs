@@ -34,6 +34,10 @@ pub fn resource(kind: &str, id: u64) -> String {
 pub fn resources(kind: &str) -> String {
     format!("{ROOT}resource/{kind}/")
 }
+/// Those of every type.
+pub fn all_resources() -> String {
+    format!("{ROOT}resource/")
+}
 pub fn host(name: &str) -> String {
     format!("{ROOT}host/{name}")
 }

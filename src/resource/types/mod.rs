@@ -18,6 +18,7 @@ mod instance_stop;
 mod network;
 mod resource;
 mod schema;
+pub mod subscribe;
 
 use super::Resource;
 use super::declaration::Type;
@@ -41,6 +42,7 @@ pub const ALL: &[&Type] = &[
     &network::TYPE,
     &resource::TYPE,
     &schema::TYPE,
+    &subscribe::TYPE,
 ];
 
 /// A type by its name.

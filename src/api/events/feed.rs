@@ -1,0 +1,288 @@
+//! What changes in the cluster, told once to this node and from here to all its subscribers.
+//!
+//! ```text
+//! resource/…  ── watch ──┐
+//!                        ├─► broadcast, bounded ──► subscribers, each at its own pace
+//! host/ alive/ lost/ ────┘
+//! ```
+//! The watch goes on where it was after the store was away, so that nothing is left out; where it cannot (the history is
+//! compacted, a backup was restored), all subscribers are told and sent away. A feed lives as long as somebody
+//! subscribes.
+
+use crate::api::cache::Cache;
+use crate::environment::{Backoff, Environment};
+use crate::resource::declaration::Type;
+use crate::resource::{Resource, types};
+use crate::store::{self, Change, Entry, Error, Revision, Store, Watch, WatchEvent, decode, key};
+use futures::StreamExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+/// A subscriber that is this many changes behind is sent away.
+const BEHIND: usize = 1024;
+/// The delays after failures of the watch.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// A row that changed, with the base type that it is stored under.
+pub type Row = (&'static Type, Arc<Resource>);
+
+/// What subscribers hear.
+#[derive(Debug)]
+pub enum News {
+    /// What one revision changed, or that nothing did up to it.
+    Changed { revision: Revision, rows: Vec<Row> },
+    /// Hosts as they are now.
+    Hosts(Vec<Arc<Resource>>),
+    /// Something may have been missed: all have to begin anew, for this reason.
+    Broken(&'static str),
+}
+
+/// Where subscribers find the feed.
+#[derive(Debug)]
+pub struct Hub {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    cache: Arc<Cache>,
+    running: tokio::sync::Mutex<Weak<Feed>>,
+}
+
+/// See the module's text. Ends with its last holder.
+#[derive(Debug)]
+pub struct Feed {
+    outlet: Arc<Outlet>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+#[derive(Debug)]
+struct Outlet {
+    sender: broadcast::Sender<Arc<News>>,
+    /// Everything up to it was sent. Held while sending.
+    told: Mutex<Revision>,
+    broken: AtomicBool,
+}
+
+impl Outlet {
+    fn told(&self) -> MutexGuard<'_, Revision> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self, revision: Revision, rows: Vec<Row>) {
+        let mut told = self.told();
+        *told = revision.max(*told);
+        self.send(News::Changed { revision, rows });
+    }
+
+    /// Whether anybody heard it does not matter.
+    fn send(&self, news: News) {
+        let _ = self.sender.send(Arc::new(news));
+    }
+}
+
+/// A subscriber's place at the feed.
+#[derive(Debug)]
+pub struct Place {
+    /// Keeps it alive.
+    _feed: Arc<Feed>,
+    pub news: broadcast::Receiver<Arc<News>>,
+    /// What comes is newer than this.
+    pub after: Revision,
+}
+
+impl Hub {
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, environment: &Environment) -> Self {
+        Self { store, environment: environment.clone(), cache, running: tokio::sync::Mutex::default() }
+    }
+
+    /// A place at the feed, which begins where nobody has one yet.
+    pub async fn join(&self) -> Result<Place, Error> {
+        let mut running = self.running.lock().await;
+        let there = running.upgrade().filter(|feed| !feed.outlet.broken.load(Ordering::Acquire));
+        let feed = match there {
+            Some(feed) => feed,
+            None => {
+                let feed = Arc::new(self.start().await?);
+                *running = Arc::downgrade(&feed);
+                feed
+            }
+        };
+        let told = feed.outlet.told();
+        let (news, after) = (feed.outlet.sender.subscribe(), *told);
+        drop(told);
+        Ok(Place { _feed: feed, news, after })
+    }
+
+    async fn start(&self) -> Result<Feed, Error> {
+        let revision = self.store.get(&key::cluster()).await?.revision;
+        let watch = self.store.watch(&key::all_resources(), next(revision)).await?;
+        let outlet = Arc::new(Outlet {
+            sender: broadcast::Sender::new(BEHIND),
+            told: Mutex::new(revision),
+            broken: AtomicBool::new(false),
+        });
+        let follower = Follower {
+            store: self.store.clone(),
+            environment: self.environment.clone(),
+            outlet: outlet.clone(),
+            upto: revision,
+        };
+        let hosts = tokio::spawn(follow_hosts(self.cache.clone(), outlet.clone()));
+        Ok(Feed { outlet, tasks: vec![tokio::spawn(follower.run(watch)), hosts] })
+    }
+}
+
+fn next(revision: Revision) -> Revision {
+    Revision(revision.0 + 1)
+}
+
+async fn follow_hosts(cache: Arc<Cache>, outlet: Arc<Outlet>) {
+    let mut hosts = cache.follow_hosts().await;
+    loop {
+        let rows = hosts.next().await;
+        outlet.send(News::Hosts(rows));
+    }
+}
+
+struct Follower {
+    store: Arc<dyn Store>,
+    environment: Environment,
+    outlet: Arc<Outlet>,
+    upto: Revision,
+}
+
+impl Follower {
+    async fn run(mut self, mut watch: Watch) {
+        let mut backoff = Backoff::new(&self.environment, BACKOFF.0, BACKOFF.1);
+        let why = loop {
+            if let Some(why) = broken(&self.follow(&mut watch, &mut backoff).await) {
+                break why;
+            }
+            backoff.wait().await;
+            watch = match self.again().await {
+                Ok(Some(watch)) => watch,
+                Ok(None) => break "the cluster's store went back to an earlier state",
+                Err(error) => match broken(&error) {
+                    Some(why) => break why,
+                    None => futures::stream::empty().boxed(),
+                },
+            };
+        };
+        self.outlet.broken.store(true, Ordering::Release);
+        self.outlet.send(News::Broken(why));
+    }
+
+    async fn follow(&mut self, watch: &mut Watch, backoff: &mut Backoff) -> Error {
+        loop {
+            match watch.next().await {
+                Some(Ok(event)) => {
+                    backoff.reset();
+                    let (revision, rows) = rows(event);
+                    self.upto = revision.max(self.upto);
+                    self.outlet.changed(revision, rows);
+                }
+                Some(Err(error)) => return error,
+                None => return Error::Unavailable { message: "the watch ended".into() },
+            }
+        }
+    }
+
+    /// A new watch from where the last one was; `None` where the store is not that far any more.
+    async fn again(&self) -> Result<Option<Watch>, Error> {
+        if self.store.get(&key::cluster()).await?.revision < self.upto {
+            return Ok(None);
+        }
+        self.store.watch(&key::all_resources(), next(self.upto)).await.map(Some)
+    }
+}
+
+/// Why nothing can go on after that error; `None` where it can be tried again.
+fn broken(error: &Error) -> Option<&'static str> {
+    matches!(error, Error::Compacted { .. }).then_some("the store's history no longer reaches back to the last event")
+}
+
+/// What a watch of all resources tells. Rows that go were purged long before: nothing is said of them.
+pub fn rows(event: WatchEvent) -> (Revision, Vec<Row>) {
+    match event {
+        WatchEvent::Progress { revision } => (revision, Vec::new()),
+        WatchEvent::Changed { revision, changes } => {
+            let rows = changes.iter().filter_map(|change| match change {
+                Change::Put(entry) => row(entry),
+                Change::Deleted { .. } => None,
+            });
+            (revision, rows.collect())
+        }
+    }
+}
+
+/// A row of a type that this agent knows.
+fn row(entry: &Entry) -> Option<Row> {
+    let (base, _) = key::last(&key::all_resources(), &entry.key).split_once('/')?;
+    let base = types::find(base).filter(|declared| declared.listable)?;
+    match decode::<Resource>(entry) {
+        Ok(row) => Some((base, Arc::new(row))),
+        Err(error) => {
+            tracing::error!(key = entry.key, %error, "a row cannot be read; nobody is told of its change");
+            None
+        }
+    }
+}
+
+/// What was written since a revision, from the store's own history.
+pub struct Backlog {
+    watch: Watch,
+    /// Where the feed takes over.
+    upto: Revision,
+    /// The last change there is, but for rows that are gone.
+    last: Option<Revision>,
+    seen: Revision,
+}
+
+impl std::fmt::Debug for Backlog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Backlog").field("upto", &self.upto).field("seen", &self.seen).finish_non_exhaustive()
+    }
+}
+
+impl Backlog {
+    /// How long nothing more may come before it is taken for all.
+    const QUIET: Duration = Duration::from_secs(1);
+    /// How long what must come may take.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    pub async fn open(store: &dyn Store, since: Revision, upto: Revision) -> Result<Self, store::Error> {
+        let watch = store.watch(&key::all_resources(), next(since)).await?;
+        let difference = store.changed_since(&key::all_resources(), since).await?;
+        let last = difference.written.iter().map(|entry| entry.mod_revision).max();
+        Ok(Self { watch, upto, last, seen: since })
+    }
+
+    /// The next revision's rows; `None` when the feed has all that follows.
+    pub async fn next(&mut self) -> Result<Option<(Revision, Vec<Row>)>, store::Error> {
+        if self.seen >= self.upto {
+            return Ok(None);
+        }
+        // A watch says nothing where there is nothing. All rows as they are now have come when the last one has; behind it
+        // can only be the end of rows that were purged since, which comes at once if at all.
+        let patience = if self.last.is_some() { Self::PATIENCE } else { Self::QUIET };
+        let event = match (tokio::time::timeout(patience, self.watch.next()).await, self.last) {
+            (Ok(Some(event)), _) => event?,
+            (Err(_), None) => return Ok(None),
+            (Ok(None), _) => return Err(Error::Unavailable { message: "the watch ended".into() }),
+            (Err(_), Some(_)) => return Err(Error::Unavailable { message: "the history does not come".into() }),
+        };
+        let (revision, rows) = rows(event);
+        self.seen = revision.max(self.seen);
+        if self.last.is_some_and(|last| last <= revision) {
+            self.last = None;
+        }
+        Ok((revision <= self.upto).then_some((revision, rows)))
+    }
+}
