@@ -11,7 +11,8 @@ use stampede::membership::record::{Alive, Capability, Capacity, Host};
 use stampede::membership::{ClusterSettings, Subnet, ensure_cluster};
 use stampede::network::SubnetSpec;
 use stampede::network::block::{Block, Holder};
-use stampede::network::mesh::{Encryption, Mesh, PORT, VNI, vtep_mac};
+use stampede::network::ipsec::record::Sealed;
+use stampede::network::mesh::{Encryption, Mesh, Underlay};
 use stampede::orchestration::seed;
 use stampede::placement::record::{Allocation, Claim, Promise};
 use stampede::resource::{Resource, identifier, instance};
@@ -200,16 +201,9 @@ fn host(environment: &Environment, id: u64) -> Vec<Operation> {
         address: format!("198.19.{}.{}:9080", id / 250, id % 250 + 1),
     };
     let number = u32::try_from(id).unwrap();
-    let underlay = IpAddr::V4(Ipv4Addr::from(0xc613_0000 + number / 250 * 256 + number % 250 + 1));
-    let mesh = Mesh {
-        number,
-        underlay: vec![underlay],
-        mac: vtep_mac(number).to_string(),
-        port: PORT,
-        vni: VNI,
-        mtu: 1380,
-        encryption: Encryption::None,
-    };
+    let address = IpAddr::V4(Ipv4Addr::from(0xc613_0000 + number / 250 * 256 + number % 250 + 1));
+    let underlay = Underlay { address, mtu: 1500 };
+    let mesh = Mesh::new(number, underlay, 1380, Encryption::None, Sealed::default());
     vec![
         put(&key::host(&name), &record),
         put(&key::alive(&name), &alive),
