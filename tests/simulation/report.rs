@@ -9,6 +9,8 @@ use std::time::Duration;
 
 /// In so many seeds at the most a guard that is taken away is missed.
 const MOST: u64 = 500;
+/// How far it is, is told after so many.
+const TOLD: u64 = 100;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -73,10 +75,15 @@ impl Sums {
 /// Does what is asked for and prints what came of it; whether all is as it should be.
 pub fn run_all(wanted: &Wanted) -> bool {
     let began = now();
-    let sums = seeds(wanted, wanted.seeds);
-    for (seed, violations) in &sums.failed {
-        tell(*seed, wanted.without, violations);
-    }
+    let sums = seeds(wanted, wanted.seeds, &|sums: &Sums, seed, violations: &[String]| {
+        if !violations.is_empty() {
+            tell(seed, wanted.without, violations);
+        }
+        let done = sums.passed + sums.failed.len() as u64;
+        if done % TOLD == 0 && done < wanted.seeds {
+            println!("  {done} of {} seeds, {} violations", wanted.seeds, sums.failed.len());
+        }
+    });
     sum_up(&sums, now().saturating_sub(began));
     let (mut passed, mut failed) = (sums.passed, sums.failed.len() as u64);
     if wanted.guards {
@@ -88,8 +95,8 @@ pub fn run_all(wanted: &Wanted) -> bool {
     failed == 0
 }
 
-/// Runs `count` seeds, on all processors; without a guard, only until one is found that misses it.
-fn seeds(wanted: &Wanted, count: u64) -> Sums {
+/// Runs `count` seeds, on all processors, and tells of each; without a guard, only until one is found that misses it.
+fn seeds(wanted: &Wanted, count: u64, told: &(dyn Fn(&Sums, u64, &[String]) + Sync)) -> Sums {
     let (next, sums) = (AtomicU64::new(wanted.from), Mutex::new(Sums::default()));
     let found = AtomicBool::new(false);
     let work = || {
@@ -101,7 +108,10 @@ fn seeds(wanted: &Wanted, count: u64) -> Sums {
             }
             let outcome = run(seed, wanted.without, wanted.trace);
             found.fetch_or(!outcome.violations.is_empty(), Ordering::Relaxed);
-            sums.lock().unwrap().add(seed, outcome);
+            let violations = outcome.violations.clone();
+            let mut sums = sums.lock().unwrap();
+            sums.add(seed, outcome);
+            told(&sums, seed, &violations);
         }
     };
     std::thread::scope(|scope| {
@@ -116,7 +126,7 @@ fn seeds(wanted: &Wanted, count: u64) -> Sums {
 
 /// Whether its absence is found within so many seeds.
 fn is_missed(wanted: &Wanted, guard: Guard) -> bool {
-    let sums = seeds(&Wanted { without: Some(guard), ..wanted.clone() }, MOST);
+    let sums = seeds(&Wanted { without: Some(guard), ..wanted.clone() }, MOST, &|_, _, _| ());
     let (name, what) = (guard.name(), guard.what());
     match sums.failed.first() {
         Some((seed, violations)) => {
