@@ -2,7 +2,8 @@
 //! somebody takes associations away.
 
 use super::support::{Namespace, PATIENCE, eventually, exchange};
-use super::wire::{Kind, Member, Traffic, Wire, World, environment};
+use super::traffic::Traffic;
+use super::wire::{Kind, Member, Wire, World, environment};
 use crate::network::Protection;
 use crate::network::ipsec::rotation::{GRACE, PERIOD};
 use std::time::Duration;

@@ -5,4 +5,5 @@ mod docker;
 mod encrypted;
 mod hosts;
 mod support;
+mod traffic;
 mod wire;

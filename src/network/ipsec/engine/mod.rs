@@ -17,6 +17,7 @@ mod ears;
 mod session;
 
 use super::{
+    half::PublicHalf,
     policy,
     pulse::{self, Pulse},
     secret::{ClusterSecret, Secrets},
@@ -35,6 +36,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 /// After something was done; doubled up to [`pulse::PERIOD`] while nothing is.
 const SOON: Duration = Duration::from_millis(50);
@@ -91,6 +93,8 @@ struct Turning {
     pulse: Pulse,
     /// The record as last written, and when.
     written: Option<(Mesh, Duration)>,
+    /// A write that is under way; the loop does not wait for the store.
+    writing: JoinSet<Result<Mesh, String>>,
     /// Not before this time is written again after a failure.
     patience: Backoff,
     not_before: Duration,
@@ -125,6 +129,7 @@ impl Engine {
             session: None,
             pulse: Pulse::default(),
             written: None,
+            writing: JoinSet::new(),
             patience: Backoff::new(&self.environment, AGAIN, pulse::PERIOD),
             not_before: Duration::ZERO,
             probe: None,
@@ -148,6 +153,10 @@ impl Engine {
                 _ = cluster.next() => {}
                 Ok(()) = self.reach.changed() => pause = SOON,
                 () = ears.hear() => pause = SOON,
+                Some(result) = turning.writing.join_next() => {
+                    self.wrote(&mut turning, result);
+                    pause = SOON;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -188,7 +197,7 @@ impl Engine {
             }
             acted = true;
         }
-        acted |= self.rewrite(turning, &records, reach).await;
+        self.rewrite(turning, &records, reach);
         self.listen_to_peers(turning, own, word);
         Ok(acted)
     }
@@ -246,7 +255,7 @@ impl Engine {
                     // What failed was logged, is missing in the next look, and a new half takes its place.
                     drop(turning.xfrm.change_associations(changes).await?);
                 }
-                Step::Publish(halves) => acted |= self.publish(turning, halves, reach).await,
+                Step::Publish(halves) => self.publish(turning, halves, reach),
                 Step::Probe(host) => drop(probes.insert(host)),
             }
         }
@@ -258,43 +267,52 @@ impl Engine {
         self.alive.view().keys().filter(|host| **host != self.host).cloned().collect()
     }
 
-    /// Writes this host's record, unless that was done a moment ago or failed a moment ago; whether it did.
-    async fn publish(&self, turning: &mut Turning, halves: Vec<super::half::PublicHalf>, reach: Reach) -> bool {
-        let Some(session) = &turning.session else { return false };
+    /// Begins to write this host's record, unless that goes on, was done a moment ago or failed a moment ago.
+    fn publish(&self, turning: &mut Turning, halves: Vec<PublicHalf>, reach: Reach) {
+        let Some(session) = turning.session.as_ref().filter(|_| turning.writing.is_empty()) else { return };
         let now = self.environment.clock.boottime();
         let wanted = session.sealed(halves, reach.underlay, reach.mtu);
         let waits = |(written, at): &(Mesh, Duration)| *written == wanted && now.saturating_sub(*at) < SHOWN;
         if now < turning.not_before || turning.written.as_ref().is_some_and(waits) {
-            return false;
+            return;
         }
-        let write = mesh::write(self.store.as_ref(), &self.host, &wanted);
-        let failed = match tokio::time::timeout(PATIENCE, write).await {
-            Ok(Ok(())) => {
-                turning.patience.reset();
-                turning.written = Some((wanted, now));
-                return true;
+        let (store, host) = (self.store.clone(), self.host.clone());
+        turning.writing.spawn(async move {
+            match tokio::time::timeout(PATIENCE, mesh::write(store.as_ref(), &host, &wanted)).await {
+                Ok(Ok(())) => Ok(wanted),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer".to_owned()),
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
-        };
-        tracing::warn!(error = failed, "this host's keys are not in the mesh yet");
-        turning.not_before = self.environment.clock.boottime() + turning.patience.next_delay();
-        false
+        });
+    }
+
+    /// A write has ended.
+    fn wrote(&self, turning: &mut Turning, result: Result<Result<Mesh, String>, JoinError>) {
+        let now = self.environment.clock.boottime();
+        match result.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(record) => {
+                turning.patience.reset();
+                turning.written = Some((record, now));
+            }
+            Err(error) => {
+                tracing::warn!(error, "this host's keys are not in the mesh yet");
+                turning.not_before = now + turning.patience.next_delay();
+            }
+        }
     }
 
     /// Has address and MTU in the record where they changed and the halves did not.
-    async fn rewrite(&self, turning: &mut Turning, records: &BTreeMap<String, Mesh>, reach: Reach) -> bool {
-        let Some(session) = &turning.session else { return false };
-        let (Some(halves), Some(record)) = (session.listed(), records.get(&self.host)) else { return false };
+    fn rewrite(&self, turning: &mut Turning, records: &BTreeMap<String, Mesh>, reach: Reach) {
+        let Some(session) = &turning.session else { return };
+        let (Some(halves), Some(record)) = (session.listed(), records.get(&self.host)) else { return };
         // What was written a moment ago may not have come back yet, and these halves be the ones before.
         let now = self.environment.clock.boottime();
         if turning.written.as_ref().is_some_and(|(_, at)| now.saturating_sub(*at) < SHOWN) {
-            return false;
+            return;
         }
-        if record.says(&session.sealed(halves.clone(), reach.underlay, reach.mtu)) {
-            return false;
+        if !record.says(&session.sealed(halves.clone(), reach.underlay, reach.mtu)) {
+            self.publish(turning, halves, reach);
         }
-        self.publish(turning, halves, reach).await
     }
 
     /// Probes whose turn it is, and tells who is silent.
