@@ -11,7 +11,7 @@ use crate::membership::record::{Alive, Host};
 use crate::resource::{Resource, State, types};
 use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{self, Revision, Store, decode, key};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,6 +30,28 @@ const HARDLY_STALE: Duration = Duration::from_secs(1);
 pub struct Known<T> {
     pub value: T,
     pub stale: Option<Duration>,
+}
+
+/// Which version of a row it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// As an ETag. A host is shown from three records, and its tag names all their revisions.
+    pub text: String,
+    /// Of the record that can be changed.
+    pub revision: Revision,
+}
+
+impl Tag {
+    pub fn of(revision: Revision) -> Self {
+        Self { text: format!("\"{revision}\""), revision }
+    }
+}
+
+/// A row and its version.
+#[derive(Clone, Debug)]
+pub struct Tagged {
+    pub row: Arc<Resource>,
+    pub tag: Tag,
 }
 
 /// See the module's text.
@@ -101,10 +123,10 @@ impl Cache {
     }
 
     /// One row, as the store has it now, or as it was last known.
-    pub async fn get(&self, base: &'static str, id: u64) -> Result<Known<Option<Arc<Resource>>>, store::Error> {
+    pub async fn get(&self, base: &'static str, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
         if base == "host" {
-            let Known { mut value, stale } = self.select(base, |host| host.id == id).await?;
-            return Ok(Known { value: value.pop(), stale });
+            let Known { stale, .. } = self.select(base, |_| false).await?;
+            return Ok(Known { value: self.source(base).row(id), stale });
         }
         let known = self.running(base).filter(|source| source.freshness().listed);
         let remembered = |source: &Source, stale| Known { value: source.row(id), stale };
@@ -115,14 +137,28 @@ impl Cache {
         }
         match self.store.get(&key::resource(base, id)).await {
             Ok(lookup) => {
-                let value = lookup.entry.as_ref().map(decode::<Resource>).transpose()?;
-                Ok(Known { value: value.map(Arc::new), stale: None })
+                let value = lookup.entry.map(|entry| {
+                    let row = Arc::new(decode::<Resource>(&entry)?);
+                    Ok::<_, store::Error>(Tagged { row, tag: Tag::of(entry.mod_revision) })
+                });
+                Ok(Known { value: value.transpose()?, stale: None })
             }
             Err(error) => match &known {
                 Some(source) => Ok(remembered(source, Some(self.stale(&source.freshness()).unwrap_or_default()))),
                 None => Err(error),
             },
         }
+    }
+
+    /// Follows a type's rows; what this node wrote last is in.
+    pub async fn follow(&self, base: &'static str) -> Result<Followed, store::Error> {
+        let source = self.source(base);
+        let changes = source.changes();
+        if !source.listed(FIRST_LIST).await {
+            return Err(store::Error::Unavailable { message: format!("{base}: nothing is known yet") });
+        }
+        self.own_write(base, &source).await;
+        Ok(Followed { source, changes })
     }
 
     /// The last change to a row that the mirror knows: `None` where no mirror runs, or it is not certain.
@@ -220,6 +256,29 @@ pub enum Glance {
     Absent { upto: Revision },
 }
 
+/// The keys of whichever changes first.
+async fn any(changes: &mut [Changes]) -> BTreeSet<String> {
+    futures::future::select_all(changes.iter_mut().map(|changes| Box::pin(changes.next()))).await.0
+}
+
+/// See [`Cache::follow`].
+#[derive(Debug)]
+pub struct Followed {
+    source: Source,
+    changes: Vec<Changes>,
+}
+
+impl Followed {
+    pub fn row(&self, id: u64) -> Option<Tagged> {
+        self.source.row(id)
+    }
+
+    /// Waits until any of the rows changed.
+    pub async fn changed(&mut self) {
+        any(&mut self.changes).await;
+    }
+}
+
 /// See [`Cache::follow_hosts`].
 #[derive(Debug)]
 pub struct HostChanges {
@@ -233,8 +292,7 @@ pub struct HostChanges {
 impl HostChanges {
     /// Waits until some changed; as they are then. One that is no host any more is removed.
     pub async fn next(&mut self) -> Vec<Arc<Resource>> {
-        let waiting = self.changes.iter_mut().map(|changes| Box::pin(changes.next()));
-        let (names, ..) = futures::future::select_all(waiting).await;
+        let names = any(&mut self.changes).await;
         let mut rows = self.rows();
         names
             .into_iter()
@@ -326,10 +384,21 @@ impl Source {
         }
     }
 
-    fn row(&self, id: u64) -> Option<Arc<Resource>> {
+    fn row(&self, id: u64) -> Option<Tagged> {
         match self {
-            Self::Resources(mirror) => mirror.get(&id.to_string()).map(|item| item.value),
-            Self::Hosts(..) => self.rows(&mut |host| host.id == id).pop(),
+            Self::Resources(mirror) => {
+                let item = mirror.get(&id.to_string())?;
+                Some(Tagged { row: item.value, tag: Tag::of(item.mod_revision) })
+            }
+            Self::Hosts(hosts, alive, lost) => {
+                let row = self.rows(&mut |host| host.id == id).pop()?;
+                let name = row.name.as_deref()?;
+                let revision = hosts.get(name)?.mod_revision;
+                let alive = alive.get(name).map_or(Revision(0), |item| item.mod_revision);
+                let lost = lost.get(name).map_or(Revision(0), |item| item.mod_revision);
+                let tag = Tag { text: format!("\"{revision}-{alive}-{lost}\""), revision };
+                Some(Tagged { row, tag })
+            }
         }
     }
 }

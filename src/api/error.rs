@@ -47,6 +47,12 @@ impl ApiError {
         Self::with_code(StatusCode::UNPROCESSABLE_ENTITY, code.name(), message)
     }
 
+    /// It is not any more what the client's If-Match says.
+    pub fn changed() -> Self {
+        let message = "it was changed since: GET it again, and decide by what it is now";
+        Self::with_code(StatusCode::PRECONDITION_FAILED, "PreconditionFailed", message)
+    }
+
     /// Nobody can say now; try again.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self {
@@ -133,6 +139,7 @@ impl From<ServiceError> for ApiError {
     fn from(error: ServiceError) -> Self {
         match error {
             ServiceError::NotFound => Self::not_found("there is no such resource"),
+            ServiceError::Changed => Self::changed(),
             ServiceError::Conflict(message) => Self::with_code(StatusCode::CONFLICT, "Conflict", message),
             ServiceError::ActionNotAvailable { action, state } => Self::invalid(
                 InvalidCode::ActionNotAvailable,

@@ -1,16 +1,17 @@
 //! One request of one account: what its path and method mean.
 
 use super::Context;
+use super::cache::Tagged;
 use super::collection;
 use super::error::ApiError;
 use super::reader::Reader;
 use super::request::Request;
+use super::wait::{Ended, Wait};
 use crate::resource::declaration::{Link, LinkPath, Type};
 use crate::resource::{Resource, identifier, schema, types};
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// What is to be sent.
@@ -20,6 +21,9 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// For how long nothing newer could be known.
     pub stale: Option<Duration>,
+    pub etag: Option<String>,
+    /// How a wait ended, where one was asked for.
+    pub waited: Option<Ended>,
 }
 
 /// What reading and writing share.
@@ -72,7 +76,7 @@ impl Exchange<'_> {
                 }
                 let row = self.row(declared, id).await?;
                 match self.request.method {
-                    Method::GET | Method::HEAD => self.show(declared, &row).await,
+                    Method::GET | Method::HEAD => self.get(declared, row).await,
                     Method::PUT => self.update(declared, &row, body).await,
                     Method::DELETE => self.remove(declared, &row).await,
                     Method::POST => self.act(declared, &row, body).await,
@@ -81,7 +85,7 @@ impl Exchange<'_> {
             }
             [collection, id, link] => {
                 let declared = self.collection_type(collection)?;
-                let row = self.row(declared, id).await?;
+                let Tagged { row, .. } = self.row(declared, id).await?;
                 let (link, target) = Self::link(declared, &row, link)?;
                 match (&self.request.method, link.path) {
                     (&Method::GET | &Method::HEAD, _) => self.linked(declared, &row, link, target).await,
@@ -102,7 +106,7 @@ impl Exchange<'_> {
         })
     }
 
-    async fn row(&self, declared: &'static Type, text: &str) -> Result<Arc<Resource>, ApiError> {
+    async fn row(&self, declared: &'static Type, text: &str) -> Result<Tagged, ApiError> {
         let missing = || {
             let list = declared.plural.to_ascii_lowercase();
             ApiError::not_found(format!(
@@ -112,7 +116,20 @@ impl Exchange<'_> {
         };
         let plain = self.request.principal.sees_all() && self.request.parameter("_plainId") == Some("true");
         let id = identifier::parse(declared.base, text).or_else(|| text.parse().ok().filter(|_| plain));
-        self.reader.one(declared, id.ok_or_else(missing)?).await?.ok_or_else(missing)
+        self.reader.tagged(declared, id.ok_or_else(missing)?).await?.ok_or_else(missing)
+    }
+
+    /// One resource; where that is asked for, when it is in a state.
+    async fn get(&self, declared: &'static Type, row: Tagged) -> Result<Answer, ApiError> {
+        let (row, ended) = match Wait::read(self.request)? {
+            Some(wait) => {
+                let (row, ended) = self.wait(declared, &wait, row).await?;
+                (row, Some(ended))
+            }
+            None => (row, None),
+        };
+        let answer = self.show(declared, &row.row).await?;
+        Ok(Answer { waited: ended, ..self.request.tagged(answer, &row.tag) })
     }
 
     fn link(declared: &'static Type, row: &Resource, name: &str) -> Result<(&'static Link, &'static Type), ApiError> {

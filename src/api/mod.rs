@@ -8,6 +8,7 @@
 //!     exchange   one request of one account, told apart by its path
 //!       read       reader → cache: what the account sees; collection, filter: lists; view: what is written
 //!       cluster    join tokens, joining, the authority: below /cluster/
+//!       wait       until the resource is in a state
 //!       write      body → resource::validation → orchestration::Service → the answer
 //! ```
 //! Any host answers for all. Nothing is decided here: a write is one call of [`crate::orchestration::Service`].
@@ -23,7 +24,10 @@ mod error;
 mod events;
 mod exchange;
 mod filter;
+mod gzip;
+mod idempotency;
 mod listener;
+mod precondition;
 mod read;
 mod reader;
 mod request;
@@ -31,6 +35,7 @@ mod router;
 mod secret;
 mod throttle;
 mod view;
+mod wait;
 mod write;
 
 pub use agents::OwnLease;

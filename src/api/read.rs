@@ -41,8 +41,7 @@ impl Exchange<'_> {
     }
 
     /// Rows that were just made, as a list.
-    pub fn several(&self, declared: &'static Type, rows: Vec<Resource>) -> Result<Answer, ApiError> {
-        let rows: Vec<Arc<Resource>> = rows.into_iter().map(Arc::new).collect();
+    pub fn several(&self, declared: &'static Type, rows: Vec<Arc<Resource>>) -> Result<Answer, ApiError> {
         let address = format!("{}/{}", self.request.base, declared.plural.to_ascii_lowercase());
         let envelope = super::collection::envelope(declared.name, &address);
         Answer::json(StatusCode::CREATED, &Body::new(&envelope, &self.frame(&[]), declared, &rows))

@@ -1,7 +1,7 @@
 //! What one account sees: rows, links, and how fresh all of it is.
 
 use super::authentication::Principal;
-use super::cache::{Cache, Known};
+use super::cache::{Cache, Known, Tagged};
 use super::error::ApiError;
 use super::view::Included;
 use crate::resource::declaration::{Link, LinkPath, Type};
@@ -49,8 +49,13 @@ impl<'a> Reader<'a> {
 
     /// One row, if there is one and this account sees it.
     pub async fn one(&self, declared: &'static Type, id: u64) -> Result<Option<Arc<Resource>>, ApiError> {
-        let row = self.unwrap(self.cache.get(declared.base, id).await?);
-        Ok(row.filter(|row| Self::is(declared, row) && self.principal.sees(declared.base, row)))
+        Ok(self.tagged(declared, id).await?.map(|tagged| tagged.row))
+    }
+
+    /// The same, with its version.
+    pub async fn tagged(&self, declared: &'static Type, id: u64) -> Result<Option<Tagged>, ApiError> {
+        let known = self.unwrap(self.cache.get(declared.base, id).await?);
+        Ok(known.filter(|it| Self::is(declared, &it.row) && self.principal.sees(declared.base, &it.row)))
     }
 
     /// The rows that this account sees and `keep` lets through.

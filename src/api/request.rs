@@ -2,8 +2,11 @@
 
 use super::authentication::Principal;
 use super::listener::Peer;
+use super::precondition::Preconditions;
 use axum::http::{HeaderMap, Method, header, request::Parts};
 use form_urlencoded::Serializer;
+
+const IDEMPOTENCY_KEY: header::HeaderName = header::HeaderName::from_static("idempotency-key");
 
 /// See the module's text.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     pub content_type: String,
     pub principal: Principal,
+    pub preconditions: Preconditions,
+    pub idempotency_key: Option<String>,
 }
 
 impl Request {
@@ -30,6 +35,11 @@ impl Request {
                 .collect(),
             content_type: text(&parts.headers, header::CONTENT_TYPE).unwrap_or_default().to_owned(),
             principal,
+            preconditions: Preconditions {
+                matches: text(&parts.headers, header::IF_MATCH).map(str::to_owned),
+                none_match: text(&parts.headers, header::IF_NONE_MATCH).map(str::to_owned),
+            },
+            idempotency_key: text(&parts.headers, IDEMPOTENCY_KEY).map(str::to_owned),
         }
     }
 

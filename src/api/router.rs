@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::exchange::{self, Answer};
 use super::listener::Peer;
 use super::request::{self, Request, text};
-use super::{body, cluster, csrf, events};
+use super::{body, cluster, csrf, events, gzip};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -21,6 +21,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SCHEMAS: HeaderName = HeaderName::from_static("x-api-schemas");
+const WAIT: HeaderName = HeaderName::from_static("x-stampede-wait");
 const STALE: HeaderName = HeaderName::from_static("x-stampede-stale");
 
 /// The API, for [`super::serve`] or any other server that tells the [`Peer`] in each request's extensions.
@@ -70,7 +71,7 @@ async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result
         return Ok("pong".into_response());
     }
     if let Some(answer) = cluster::join(context, parts, &mut body).await {
-        return Ok(respond(answer?));
+        return Ok(respond(answer?, &parts.headers).await);
     }
     let principal = sign_in(context, parts).await?;
     csrf::check(&parts.method, &parts.headers)?;
@@ -93,7 +94,7 @@ async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result
             return Err(ApiError::not_found(format!("there is no /{other:.40}; everything is below {}", request.base)));
         }
     };
-    Ok(respond(answer))
+    Ok(respond(answer, &parts.headers).await)
 }
 
 /// Who asks. Plain text over a wire is refused before any key in it is looked at.
@@ -123,13 +124,21 @@ pub async fn sign_in(context: &Context, parts: &Parts) -> Result<Principal, ApiE
     context.authenticator.authenticate(given, from).await
 }
 
-fn respond(answer: Answer) -> Response {
-    let mut headers = HeaderMap::new();
+async fn respond(answer: Answer, asked: &HeaderMap) -> Response {
+    let mut response = Response::new(());
+    *response.status_mut() = answer.status;
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     if let Some(stale) = answer.stale {
         headers.insert(STALE, HeaderValue::from(stale.as_secs()));
     }
-    (answer.status, headers, answer.body).into_response()
+    if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
+        headers.insert(header::ETAG, etag);
+    }
+    if let Some(ended) = answer.waited {
+        headers.insert(WAIT, HeaderValue::from_static(ended.name()));
+    }
+    gzip::fill(response, asked, answer.body).await
 }
 
 impl Answer {
@@ -139,6 +148,6 @@ impl Answer {
             tracing::error!(%error, "an answer could not be written");
             ApiError::internal()
         })?;
-        Ok(Self { status, body, stale: None })
+        Ok(Self { status, body, stale: None, etag: None, waited: None })
     }
 }

@@ -1,15 +1,18 @@
 //! Writing: create, update, remove, act. What a client sent is checked here; what becomes of it, orchestration decides.
 
+use super::cache::{Tag, Tagged};
 use super::error::ApiError;
 use super::exchange::{Answer, Exchange};
-use super::{body, secret};
-use crate::orchestration::Draft;
+use super::wait::Wait;
+use super::{body, idempotency, secret};
+use crate::orchestration::{Draft, ServiceError, Written};
 use crate::resource::declaration::Type;
 use crate::resource::validation::{self, Invalid, InvalidCode};
 use crate::resource::{Resource, identifier, schema, transition, types};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
 impl Exchange<'_> {
     pub async fn create(
@@ -47,6 +50,7 @@ impl Exchange<'_> {
             let message = "a uuid has no blanks and control characters; leave it out to be given one";
             return Err(Invalid::new(InvalidCode::InvalidCharacters, "uuid", message).into());
         }
+        let wait = Wait::read(self.request)?;
         let data = match fields.remove("data") {
             Some(Value::Object(data)) => data,
             _ => Map::new(),
@@ -54,46 +58,74 @@ impl Exchange<'_> {
         let account = fields.remove("accountId").and_then(|account| account.as_u64());
         let owner = account.unwrap_or(self.request.principal.account);
         let account_id = declared.field("accountId").map(|_| owner);
+        let (uuid, again) = match (&self.request.idempotency_key, uuid) {
+            (Some(given), None) => {
+                if fields.get("count").and_then(Value::as_u64).is_some_and(|count| count > 1) {
+                    let message = "an Idempotency-Key stands for one resource: ask for each by itself, or leave it out";
+                    return Err(Invalid::new(InvalidCode::InvalidOption, "count", message).into());
+                }
+                (Some(idempotency::uuid(given, self.request.principal.account, declared)?), true)
+            }
+            (Some(_), uuid) => (uuid, true),
+            (None, uuid) => (uuid, false),
+        };
+        let known = uuid.clone().filter(|_| again);
+        if let Some(uuid) = &known
+            && let Some(row) = self.made_before(declared, uuid, account_id).await?
+        {
+            return self.written(StatusCode::OK, declared, &row, None);
+        }
         let told = match declared.base {
             "credential" => secret::prepare(&self.context.environment, &kind, &mut fields).await?,
             _ => None,
         };
         let base = declared.base.to_owned();
         let draft = Draft { base, kind, account_id, uuid, name, description, data, fields };
-        let mut written = self.context.service.create(draft).await?;
-        self.context.cache.wrote(&written.resources, declared.base, written.revision);
-        match written.resources.len() {
-            0 => Err(ApiError::internal()),
-            1 => self.written(StatusCode::CREATED, declared, &written.resources[0], told.as_deref()),
-            _ => self.several(declared, std::mem::take(&mut written.resources)),
-        }
+        let written = match self.context.service.create(draft).await {
+            // Somebody, or this client's first try, was faster.
+            Err(ServiceError::Conflict(message)) => {
+                let before = match &known {
+                    Some(uuid) => self.made_before(declared, uuid, account_id).await?,
+                    None => None,
+                };
+                let row = before.ok_or_else(|| ApiError::from(ServiceError::Conflict(message)))?;
+                return self.written(StatusCode::OK, declared, &row, None);
+            }
+            written => written?,
+        };
+        self.finish(StatusCode::CREATED, declared, written, wait, told.as_deref()).await
     }
 
-    pub async fn update(&self, declared: &'static Type, row: &Resource, bytes: Bytes) -> Result<Answer, ApiError> {
+    pub async fn update(&self, declared: &'static Type, found: &Tagged, bytes: Bytes) -> Result<Answer, ApiError> {
+        let row = &*found.row;
         let declared = types::of(declared, row);
         self.changeable(declared, row, "PUT")?;
+        let (expected, wait) = (self.request.expected(&found.tag)?, Wait::read(self.request)?);
         let input = body::parse(&self.request.content_type, bytes).await?;
         let mut changes = validation::change(declared, row, &input, self.request.principal.writer())?;
         if changes.is_empty() {
-            return self.written(StatusCode::OK, declared, row, None);
+            return Ok(self.request.tagged(self.written(StatusCode::OK, declared, row, None)?, &found.tag));
         }
         self.check_references(declared, &changes).await?;
         if declared.base == "credential" {
             secret::hash_secret(&self.context.environment, &mut changes).await?;
         }
-        let written = self.context.service.update(declared.base, row.id, changes).await?;
-        self.answer_write(StatusCode::OK, declared, written)
+        let written = self.context.service.update_if(declared.base, row.id, changes, expected).await?;
+        self.finish(StatusCode::OK, declared, written, wait, None).await
     }
 
     /// What runs is stopped first; that too is for orchestration to see to.
-    pub async fn remove(&self, declared: &'static Type, row: &Resource) -> Result<Answer, ApiError> {
+    pub async fn remove(&self, declared: &'static Type, found: &Tagged) -> Result<Answer, ApiError> {
+        let row = &*found.row;
         let declared = types::of(declared, row);
         self.changeable(declared, row, "DELETE")?;
-        let written = self.context.service.act(declared.base, row.id, "remove", Map::new()).await?;
-        self.answer_write(StatusCode::OK, declared, written)
+        let (expected, wait) = (self.request.expected(&found.tag)?, Wait::read(self.request)?);
+        let written = self.context.service.act_if(declared.base, row.id, "remove", Map::new(), expected).await?;
+        self.finish(StatusCode::OK, declared, written, wait, None).await
     }
 
-    pub async fn act(&self, declared: &'static Type, row: &Resource, bytes: Bytes) -> Result<Answer, ApiError> {
+    pub async fn act(&self, declared: &'static Type, found: &Tagged, bytes: Bytes) -> Result<Answer, ApiError> {
+        let row = &*found.row;
         let declared = types::of(declared, row);
         let Some(name) = self.request.parameter("action") else {
             let message = "say which action: POST …/?action=<name>, one of the resource's actions";
@@ -105,6 +137,7 @@ impl Exchange<'_> {
             return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
         };
         self.may(self.request.principal.may_write(declared, row), declared)?;
+        let (expected, wait) = (self.request.expected(&found.tag)?, Wait::read(self.request)?);
         let input = body::parse(&self.request.content_type, bytes).await?;
         let input = match action.input.and_then(types::find) {
             Some(form) => validation::action(form, &input)?,
@@ -116,19 +149,39 @@ impl Exchange<'_> {
             let message = format!("{name} is not possible while it is {}; {possible} is", row.state);
             return Err(ApiError::invalid(InvalidCode::ActionNotAvailable, message));
         }
-        let written = self.context.service.act(declared.base, row.id, action.name, input).await?;
-        self.answer_write(StatusCode::ACCEPTED, declared, written)
+        let written = self.context.service.act_if(declared.base, row.id, action.name, input, expected).await?;
+        self.finish(StatusCode::ACCEPTED, declared, written, wait, None).await
     }
 
-    fn answer_write(
+    /// The answer to a write: what was written, or what has become of it when what was waited for is there.
+    async fn finish(
         &self,
         status: StatusCode,
         declared: &'static Type,
-        written: crate::orchestration::Written,
+        written: Written,
+        wait: Option<Wait>,
+        secret: Option<&str>,
     ) -> Result<Answer, ApiError> {
         self.context.cache.wrote(&written.resources, declared.base, written.revision);
-        let row = written.resources.first().ok_or_else(ApiError::internal)?;
-        self.written(status, declared, row, None)
+        let tag = Tag::of(written.revision);
+        let (rows, waited) = match wait {
+            Some(wait) => {
+                let (rows, ended) = self.wait_all(declared, &wait, written.resources, &tag).await?;
+                (rows, Some(ended))
+            }
+            None => {
+                let tagged = |row| Tagged { row: Arc::new(row), tag: tag.clone() };
+                (written.resources.into_iter().map(tagged).collect(), None)
+            }
+        };
+        let answer = match rows.as_slice() {
+            [] => return Err(ApiError::internal()),
+            // Of a host, more records count than the one that was written.
+            [one] if declared.base == "host" => self.written(status, declared, &one.row, secret)?,
+            [one] => self.request.tagged(self.written(status, declared, &one.row, secret)?, &one.tag),
+            _ => self.several(declared, rows.into_iter().map(|it| it.row).collect())?,
+        };
+        Ok(Answer { waited, ..answer })
     }
 
     fn changeable(&self, declared: &'static Type, row: &Resource, method: &str) -> Result<(), ApiError> {

@@ -1,7 +1,7 @@
 //! The service before the agent has joined the cluster: it says so, and nothing else.
 
 use crate::orchestration::{Draft, Orchestrator, Service, ServiceError, Written};
-use crate::store::Error;
+use crate::store::{Error, Revision};
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
 
@@ -28,11 +28,24 @@ impl Service for LateService {
         self.get()?.create(draft).await
     }
 
-    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
-        self.get()?.update(base, id, changes).await
+    async fn update_if(
+        &self,
+        base: &str,
+        id: u64,
+        changes: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
+        self.get()?.update_if(base, id, changes, expected).await
     }
 
-    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
-        self.get()?.act(base, id, action, input).await
+    async fn act_if(
+        &self,
+        base: &str,
+        id: u64,
+        action: &str,
+        input: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
+        self.get()?.act_if(base, id, action, input, expected).await
     }
 }

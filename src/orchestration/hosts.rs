@@ -2,7 +2,7 @@
 //!
 //! A host's record is its own ([`crate::membership::record::Host`]); only these few things in it are the operator's.
 
-use super::orchestrator::{Orchestrator, invalid, todo, written};
+use super::orchestrator::{Orchestrator, as_expected, invalid, todo, written};
 use super::record::Todo;
 use super::{ServiceError, Written};
 use crate::membership::lost::Word;
@@ -10,7 +10,7 @@ use crate::membership::record::{Alive, Drain, Host};
 use crate::resource::types::host_drain;
 use crate::resource::validation::Invalid;
 use crate::resource::{State, constraint};
-use crate::store::{Entry, Operation, Outcome, Transaction, decode, encode, key};
+use crate::store::{Entry, Operation, Outcome, Revision, Transaction, decode, encode, key};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -46,7 +46,12 @@ fn drained(host: &Host, asked: &Drain) -> Host {
 
 impl Orchestrator {
     /// Changes description and labels; the rest a host says of itself.
-    pub(super) async fn update_host(&self, id: u64, changes: &Map<String, Value>) -> Result<Written, ServiceError> {
+    pub(super) async fn update_host(
+        &self,
+        id: u64,
+        changes: &Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
         let labels = match changes.get(constraint::LABELS) {
             Some(Value::Object(labels)) => {
                 constraint::check_labels(labels)
@@ -60,7 +65,7 @@ impl Orchestrator {
             None => None,
         };
         let description = changes.get("description").map(|value| value.as_str().map(str::to_owned));
-        self.change_host(id, |found| {
+        self.change_host_if(id, expected, |found| {
             let mut host = found.host.clone();
             if let Some(description) = &description {
                 host.description.clone_from(description);
@@ -78,18 +83,23 @@ impl Orchestrator {
         id: u64,
         action: &str,
         input: &Map<String, Value>,
+        expected: Option<Revision>,
     ) -> Result<Written, ServiceError> {
+        if expected.is_some() {
+            as_expected(&self.find_host(id).await?.entry, expected)?;
+        }
         match action {
             "activate" | "deactivate" => {
                 let cordoned = action == "deactivate";
-                self.change_host(id, |found| Ok(Host { cordoned, drain: None, ..found.host.clone() })).await
+                self.change_host_if(id, expected, |found| Ok(Host { cordoned, drain: None, ..found.host.clone() }))
+                    .await
             }
             "drain" => {
                 let at_once = input.get(host_drain::AT_ONCE).and_then(Value::as_u64).unwrap_or(AT_ONCE);
                 let stop_staying = input.get(host_drain::STOP_STAYING).and_then(Value::as_bool).unwrap_or(false);
                 let asked =
                     Drain { at_once: usize::try_from(at_once).unwrap_or(usize::MAX), stop_staying, ..self.new_drain() };
-                self.change_host(id, |found| Ok(drained(&found.host, &asked))).await
+                self.change_host_if(id, expected, |found| Ok(drained(&found.host, &asked))).await
             }
             "remove" if input.get("force").and_then(Value::as_bool).unwrap_or(false) => {
                 self.say_of_host(id, Word::Remove).await
@@ -169,8 +179,19 @@ impl Orchestrator {
         id: u64,
         change: impl Fn(&Found) -> Result<Host, ServiceError>,
     ) -> Result<Written, ServiceError> {
+        self.change_host_if(id, None, change).await
+    }
+
+    /// The same, as long as its record is what it was at `expected`.
+    async fn change_host_if(
+        &self,
+        id: u64,
+        expected: Option<Revision>,
+        change: impl Fn(&Found) -> Result<Host, ServiceError>,
+    ) -> Result<Written, ServiceError> {
         for _ in 0..TRIES {
             let found = self.find_host(id).await?;
+            as_expected(&found.entry, expected)?;
             let host = change(&found)?;
             let row = host.resource(found.alive.as_ref());
             if host == found.host {
@@ -280,11 +301,14 @@ mod tests {
     async fn a_host_is_closed_to_new_instances_and_opened_again() {
         let (_, orchestrator) = cluster().await;
         let state = |written: Written| written.resources[0].state;
-        assert_eq!(state(orchestrator.act_on_host(7, "deactivate", &Map::new()).await.unwrap()), State::Inactive);
-        assert_eq!(state(orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap()), State::Active);
-        assert!(matches!(orchestrator.act_on_host(8, "activate", &Map::new()).await, Err(ServiceError::NotFound)));
+        assert_eq!(state(orchestrator.act_on_host(7, "deactivate", &Map::new(), None).await.unwrap()), State::Inactive);
+        assert_eq!(state(orchestrator.act_on_host(7, "activate", &Map::new(), None).await.unwrap()), State::Active);
         assert!(matches!(
-            orchestrator.act_on_host(7, "purge", &Map::new()).await,
+            orchestrator.act_on_host(8, "activate", &Map::new(), None).await,
+            Err(ServiceError::NotFound)
+        ));
+        assert!(matches!(
+            orchestrator.act_on_host(7, "purge", &Map::new(), None).await,
             Err(ServiceError::ActionNotAvailable { .. })
         ));
     }
@@ -315,7 +339,7 @@ mod tests {
             "capabilities": ["container"], "capacity": {"cpuMillis": 1000, "memoryMb": 100, "diskMb": 100}});
         put_instance(&store, 5, "move").await;
         put_instance(&store, 6, "stay").await;
-        let asked = orchestrator.act_on_host(7, "drain", &Map::new()).await.unwrap();
+        let asked = orchestrator.act_on_host(7, "drain", &Map::new(), None).await.unwrap();
         assert_eq!(asked.resources[0].state, State::Draining);
         let todos = store.range(&format!("{}todo/", key::ROOT)).await.unwrap().entries;
         assert_eq!(todos.len(), 1, "whoever comes after this agent finds it");
@@ -357,7 +381,7 @@ mod tests {
         assert_eq!(drain.message, "drained: 1 moved, 1 stay (onHostLoss)");
         assert_eq!(row(&store, 6).await.state, State::Running);
         assert!(store.range(&format!("{}todo/", key::ROOT)).await.unwrap().entries.is_empty());
-        let back = orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
+        let back = orchestrator.act_on_host(7, "activate", &Map::new(), None).await.unwrap();
         assert_eq!((back.resources[0].state, back.resources[0].transitioning_message.clone()), (State::Active, None));
     }
 
@@ -366,13 +390,13 @@ mod tests {
         let (store, orchestrator) = cluster().await;
         put_instance(&store, 6, "stay").await;
         let input = json!({"stopStaying": true}).as_object().unwrap().clone();
-        orchestrator.act_on_host(7, "drain", &input).await.unwrap();
+        orchestrator.act_on_host(7, "drain", &input, None).await.unwrap();
         orchestrator.drive("host", 7).await.unwrap();
         assert_eq!(row(&store, 6).await.state, State::Stopping);
         seen(&store, &orchestrator, "h1", 6, Observation::Stopped).await;
         orchestrator.drive("host", 7).await.unwrap();
         assert_eq!(orchestrator.drain_of(7).await.unwrap().map(|drain| drain.done), Some(true));
-        orchestrator.act_on_host(7, "activate", &Map::new()).await.unwrap();
+        orchestrator.act_on_host(7, "activate", &Map::new(), None).await.unwrap();
         orchestrator.drive("host", 7).await.unwrap();
         assert_eq!(row(&store, 6).await.state, State::Starting);
     }
@@ -380,7 +404,7 @@ mod tests {
     #[tokio::test]
     async fn a_drain_for_a_reboot_is_over_with_the_next_boot() {
         let (_, orchestrator) = cluster().await;
-        orchestrator.act_on_host(7, "deactivate", &Map::new()).await.unwrap();
+        orchestrator.act_on_host(7, "deactivate", &Map::new(), None).await.unwrap();
         let cordoned = async || orchestrator.find_host(7).await.unwrap().state() == State::Inactive;
         orchestrator.drain_for_shutdown(7).await.unwrap();
         orchestrator.end_shutdown(7, false).await.unwrap();
@@ -388,7 +412,7 @@ mod tests {
         orchestrator.end_shutdown(7, true).await.unwrap();
         assert!(orchestrator.drain_of(7).await.unwrap().is_none() && cordoned().await, "as it was before");
         // One that an operator asked for stays, whatever boot it is.
-        orchestrator.act_on_host(7, "drain", &Map::new()).await.unwrap();
+        orchestrator.act_on_host(7, "drain", &Map::new(), None).await.unwrap();
         orchestrator.end_shutdown(7, true).await.unwrap();
         assert!(orchestrator.drain_of(7).await.unwrap().is_some());
     }
@@ -398,7 +422,7 @@ mod tests {
         let (_, orchestrator) = cluster().await;
         let set = async |labels: Value| {
             let changes = json!({ "labels": labels }).as_object().unwrap().clone();
-            let written = orchestrator.update_host(7, &changes).await?;
+            let written = orchestrator.update_host(7, &changes, None).await?;
             Ok::<_, ServiceError>(written.resources[0].get::<Value>("labels").unwrap())
         };
         assert_eq!(set(json!({"zone": "eu"})).await.unwrap(), json!({"zone": "eu"}));
@@ -410,17 +434,17 @@ mod tests {
     async fn only_a_host_that_is_gone_and_empty_is_removed_with_what_it_held() {
         let (store, orchestrator) = cluster().await;
         assert!(
-            matches!(orchestrator.act_on_host(7, "remove", &Map::new()).await, Err(ServiceError::Conflict(_))),
+            matches!(orchestrator.act_on_host(7, "remove", &Map::new(), None).await, Err(ServiceError::Conflict(_))),
             "it lives"
         );
         store.commit(Transaction::new().then(Operation::delete(key::alive("h1")))).await.unwrap();
         put(&store, key::on("h1", "1i5"), json!({"id": 5, "uuid": "x", "generation": 1})).await;
         assert!(
-            matches!(orchestrator.act_on_host(7, "remove", &Map::new()).await, Err(ServiceError::Conflict(_))),
+            matches!(orchestrator.act_on_host(7, "remove", &Map::new(), None).await, Err(ServiceError::Conflict(_))),
             "it has work"
         );
         store.commit(Transaction::new().then(Operation::delete(key::on("h1", "1i5")))).await.unwrap();
-        let removed = orchestrator.act_on_host(7, "remove", &Map::new()).await.unwrap();
+        let removed = orchestrator.act_on_host(7, "remove", &Map::new(), None).await.unwrap();
         assert_eq!(removed.resources[0].state, State::Removed);
         let left = store.range("/stampede/v1/").await.unwrap().entries;
         let keys: Vec<&str> = left.iter().map(|entry| entry.key.as_str()).collect();

@@ -68,6 +68,14 @@ pub(super) fn woken(transaction: Transaction, entry: &Entry, generation: u64) ->
     Ok(transaction.unchanged(&entry.key, entry.mod_revision).then(put))
 }
 
+/// That `entry` is what whoever asked went by.
+pub(super) fn as_expected(entry: &Entry, expected: Option<Revision>) -> Result<(), ServiceError> {
+    match expected {
+        Some(expected) if expected != entry.mod_revision => Err(ServiceError::Changed),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn written(resource: Resource, revision: Revision) -> Written {
     Written { resources: vec![resource], revision }
 }
@@ -130,10 +138,22 @@ impl Orchestrator {
         &self,
         base: &str,
         id: u64,
+        change: impl FnMut(&Resource) -> Result<Resource, ServiceError>,
+    ) -> Result<Written, ServiceError> {
+        self.change_if(base, id, None, change).await
+    }
+
+    /// The same, as long as it is what it was at `expected`.
+    async fn change_if(
+        &self,
+        base: &str,
+        id: u64,
+        expected: Option<Revision>,
         mut change: impl FnMut(&Resource) -> Result<Resource, ServiceError>,
     ) -> Result<Written, ServiceError> {
         for _ in 0..TRIES {
             let (current, entry) = self.read(base, id).await?;
+            as_expected(&entry, expected)?;
             let next = change(&current)?;
             if next == current {
                 return Ok(written(current, entry.mod_revision));
@@ -260,15 +280,21 @@ impl Service for Orchestrator {
         }
     }
 
-    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
+    async fn update_if(
+        &self,
+        base: &str,
+        id: u64,
+        changes: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
         if base == "host" {
-            return self.update_host(id, &changes).await;
+            return self.update_host(id, &changes, expected).await;
         }
         if base == instance::BASE {
             constraint::check(&changes)
                 .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
         }
-        let written = self.change(base, id, |current| Ok(updated(current, &changes))).await?;
+        let written = self.change_if(base, id, expected, |current| Ok(updated(current, &changes))).await?;
         if written.resources.iter().any(|next| base == instance::BASE && lifecycle::waits_for_room(next)) {
             // With what it asks for now, there may be room.
             self.drive_besides(id);
@@ -276,24 +302,34 @@ impl Service for Orchestrator {
         Ok(written)
     }
 
-    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
+    async fn act_if(
+        &self,
+        base: &str,
+        id: u64,
+        action: &str,
+        input: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
         let now = self.now();
         if base == "host" {
-            return self.act_on_host(id, action, &input).await;
+            return self.act_on_host(id, action, &input, expected).await;
         }
         if base != instance::BASE {
-            return self.change(base, id, |current| lifecycle::act_plain(base, current, action, now)).await;
+            return self
+                .change_if(base, id, expected, |current| lifecycle::act_plain(base, current, action, now))
+                .await;
         }
         if action == "update" {
-            return self.update(base, id, input).await;
+            return self.update_if(base, id, input, expected).await;
         }
         let (current, entry) = self.read(base, id).await?;
+        as_expected(&entry, expected)?;
         // A start that first needs a host is one transaction with finding it.
         if action == "start" && !lifecycle::placed(&current) {
             let wanted = lifecycle::ask(&current, action, &input, now)?;
             return self.place(&wanted, Some(entry.mod_revision)).await;
         }
-        let asked = self.change(base, id, |current| lifecycle::ask(current, action, &input, now)).await?;
+        let asked = self.change_if(base, id, expected, |current| lifecycle::ask(current, action, &input, now)).await?;
         self.drive_besides(id);
         Ok(asked)
     }

@@ -34,6 +34,9 @@ pub struct Written {
 pub enum ServiceError {
     #[error("there is no such resource")]
     NotFound,
+    /// It is not any more what whoever asked went by.
+    #[error("it was changed meanwhile")]
+    Changed,
     /// Another with the same uuid, or it is busy.
     #[error("{0}")]
     Conflict(String),
@@ -51,8 +54,31 @@ pub enum ServiceError {
 pub trait Service: Debug + Send + Sync {
     /// Makes one, or as many as its `count` says.
     async fn create(&self, draft: Draft) -> Result<Written, ServiceError>;
-    /// Changes fields; null takes one away.
-    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError>;
-    /// Begins a transition: `start`, `stop`, `remove`.
-    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError>;
+    /// Changes fields; null takes one away. Where `expected` is given, only what was last written at that revision.
+    async fn update_if(
+        &self,
+        base: &str,
+        id: u64,
+        changes: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError>;
+    /// Begins a transition: `start`, `stop`, `remove`; `expected` as above.
+    async fn act_if(
+        &self,
+        base: &str,
+        id: u64,
+        action: &str,
+        input: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError>;
+
+    /// [`Self::update_if`], whatever it is now.
+    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
+        self.update_if(base, id, changes, None).await
+    }
+
+    /// [`Self::act_if`], whatever it is now.
+    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
+        self.act_if(base, id, action, input, None).await
+    }
 }

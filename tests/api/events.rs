@@ -201,13 +201,13 @@ async fn who_does_not_read_is_sent_away() {
     let mut quick = Lines::open(&world, &key, "/v1/subscribe?eventNames=resource.change", "").await.unwrap();
     let reading = tokio::spawn(async move {
         let mut read = 0;
-        while read < 3000 {
+        while read < 1800 {
             quick.news().await.unwrap();
             read += 1;
         }
     });
-    let large = json!({"userdata": "x".repeat(10_000)});
-    for id in 1..=3000 {
+    let large = json!({"userdata": "x".repeat(16_000)});
+    for id in 1..=1800 {
         world.put("instance", &resource(id, "container", Some(1), State::Running, large.clone())).await;
         if id % 100 == 0 {
             tokio::task::yield_now().await;
@@ -222,7 +222,7 @@ async fn who_does_not_read_is_sent_away() {
     }
     assert_eq!((&last["name"], &last["code"]), (&json!("error"), &json!("SlowReader")), "{read}");
     assert!(last["revision"].as_i64().is_some());
-    assert!(read < 3000, "{read}");
+    assert!(read < 1800, "{read}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

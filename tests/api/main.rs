@@ -7,6 +7,7 @@ mod events;
 mod lists;
 mod resources;
 mod rubbish;
+mod safe;
 mod service;
 mod signin;
 mod store_gone;

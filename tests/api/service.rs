@@ -68,7 +68,7 @@ impl Service for AtOnce {
             let row = key::resource(&draft.base, resource.id);
             let mut write = Transaction::new()
                 .absent(&uuid)
-                .then(Operation::put(&uuid, encode(&uuid, &json!(resource.id))?))
+                .then(Operation::put(&uuid, encode(&uuid, &json!(format!("{}/{}", draft.base, resource.id)))?))
                 .then(Operation::put(&row, encode(&row, &resource)?));
             if let Some(public) = resource.get::<String>("publicValue") {
                 let name = key::name("apiKey", &public);
@@ -84,8 +84,17 @@ impl Service for AtOnce {
         Ok(written)
     }
 
-    async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {
-        let (mut resource, _) = self.read(base, id).await?;
+    async fn update_if(
+        &self,
+        base: &str,
+        id: u64,
+        changes: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
+        let (mut resource, revision) = self.read(base, id).await?;
+        if expected.is_some_and(|expected| expected != revision) {
+            return Err(ServiceError::Changed);
+        }
         for (field, value) in changes {
             match field.as_str() {
                 "name" => resource.name = value.as_str().map(str::to_owned),
@@ -97,8 +106,18 @@ impl Service for AtOnce {
         self.put(base, resource).await
     }
 
-    async fn act(&self, base: &str, id: u64, action: &str, input: Map<String, Value>) -> Result<Written, ServiceError> {
-        let (mut resource, _) = self.read(base, id).await?;
+    async fn act_if(
+        &self,
+        base: &str,
+        id: u64,
+        action: &str,
+        input: Map<String, Value>,
+        expected: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
+        let (mut resource, revision) = self.read(base, id).await?;
+        if expected.is_some_and(|expected| expected != revision) {
+            return Err(ServiceError::Changed);
+        }
         let unavailable = ServiceError::ActionNotAvailable { action: action.to_owned(), state: resource.state };
         if action == "remove" && matches!(resource.state, State::Running | State::Active) {
             resource.enter(if base == "instance" { State::Stopping } else { State::Deactivating });

@@ -12,7 +12,7 @@ use stampede::membership::record::{Capacity, Host};
 use stampede::membership::trust::{ClusterSecret, Names, SecretPlace, Settings, Trust, certificate, secret};
 use stampede::orchestration::{Draft, Service, ServiceError, Written};
 use stampede::store::embedded::Embedded;
-use stampede::store::{Operation, Store, Transaction, encode, key};
+use stampede::store::{Operation, Revision, Store, Transaction, encode, key};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -80,10 +80,23 @@ impl Service for Nothing {
     async fn create(&self, _: Draft) -> Result<Written, ServiceError> {
         Err(ServiceError::NotFound)
     }
-    async fn update(&self, _: &str, _: u64, _: serde_json::Map<String, Value>) -> Result<Written, ServiceError> {
+    async fn update_if(
+        &self,
+        _: &str,
+        _: u64,
+        _: serde_json::Map<String, Value>,
+        _: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
         Err(ServiceError::NotFound)
     }
-    async fn act(&self, _: &str, _: u64, _: &str, _: serde_json::Map<String, Value>) -> Result<Written, ServiceError> {
+    async fn act_if(
+        &self,
+        _: &str,
+        _: u64,
+        _: &str,
+        _: serde_json::Map<String, Value>,
+        _: Option<Revision>,
+    ) -> Result<Written, ServiceError> {
         Err(ServiceError::NotFound)
     }
 }
