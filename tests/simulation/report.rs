@@ -80,7 +80,7 @@ pub fn run_all(wanted: &Wanted) -> bool {
             tell(seed, wanted.without, violations);
         }
         let done = sums.passed + sums.failed.len() as u64;
-        if done % TOLD == 0 && done < wanted.seeds {
+        if done.is_multiple_of(TOLD) && done < wanted.seeds {
             println!("  {done} of {} seeds, {} violations", wanted.seeds, sums.failed.len());
         }
     });
