@@ -116,7 +116,7 @@ async fn joined(context: &Context, parts: &Parts, body: Body) -> Result<Answer, 
         return Err(ApiError::forbidden("a host joins by TLS alone: run `stampede join TOKEN` on it"));
     };
     if parts.method != Method::POST {
-        return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "joining is a POST"));
+        return Err(ApiError::not_allowed(&parts.method, &["POST"]));
     }
     let from = from.to_canonical();
     if !context.joins.take_turn(&from).await {
@@ -172,9 +172,8 @@ pub async fn answer(context: &Context, request: &Request, body: &[u8]) -> Result
             shown(context, &opened.authorities)
         }
         (&Method::POST, ["authority"]) => change_authority(context, read(body)?).await,
-        (_, ["tokens" | "authority"] | ["tokens", _]) => {
-            Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "docs/api.md says what can be asked here"))
-        }
+        (method, ["tokens" | "authority"]) => Err(ApiError::not_allowed(method, &["GET", "POST"])),
+        (method, ["tokens", _]) => Err(ApiError::not_allowed(method, &["DELETE"])),
         _ => Err(ApiError::not_found("below /cluster there are tokens, join and authority")),
     }
 }

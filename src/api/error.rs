@@ -3,7 +3,7 @@
 use crate::orchestration::ServiceError;
 use crate::resource::validation::{Invalid, InvalidCode};
 use crate::store;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::borrow::Cow;
@@ -17,6 +17,8 @@ pub struct ApiError {
     pub message: Option<String>,
     pub detail: Option<String>,
     pub field: Option<String>,
+    /// The methods that there are instead.
+    pub allow: Option<Box<str>>,
 }
 
 impl ApiError {
@@ -28,11 +30,20 @@ impl ApiError {
             message: Some(message.into()),
             detail: None,
             field: None,
+            allow: None,
         }
     }
 
     pub fn with_code(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { code: Cow::Borrowed(code), ..Self::new(status, message) }
+    }
+
+    /// 405, and what there is.
+    pub fn not_allowed(method: &Method, allowed: &[&str]) -> Self {
+        let allow = allowed.join(", ");
+        let there = if allow.is_empty() { "nothing" } else { &allow };
+        let message = format!("{method} is not possible here; {there} is");
+        Self { allow: Some(allow.clone().into()), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message) }
     }
 
     pub fn not_found(what: impl Into<String>) -> Self {
@@ -85,6 +96,9 @@ impl ApiError {
         let mut response = (self.status, body.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+        if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::try_from(allow).ok()) {
+            headers.insert(header::ALLOW, allow);
+        }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Stampede\""));
         }

@@ -8,7 +8,7 @@ use super::reader::Reader;
 use super::request::Request;
 use super::wait::{Ended, Wait};
 use crate::resource::declaration::{Link, LinkPath, Type};
-use crate::resource::{Resource, identifier, schema, types};
+use crate::resource::{Resource, identifier, openapi, schema, types};
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
@@ -58,6 +58,7 @@ impl Exchange<'_> {
         let path: Vec<&str> = self.request.path.iter().map(String::as_str).collect();
         match path.as_slice() {
             [] => self.version(),
+            ["openapi.json"] => self.openapi(),
             [collection] => {
                 let declared = self.collection_type(collection)?;
                 if declared.name == "schema" {
@@ -80,7 +81,11 @@ impl Exchange<'_> {
                     Method::PUT => self.update(declared, &row, body).await,
                     Method::DELETE => self.remove(declared, &row).await,
                     Method::POST => self.act(declared, &row, body).await,
-                    _ => Err(self.not_allowed(declared.resource_methods)),
+                    _ => {
+                        let acts = (!declared.actions.is_empty()).then_some("POST");
+                        let methods: Vec<&str> = declared.resource_methods.iter().copied().chain(acts).collect();
+                        Err(self.not_allowed(&methods))
+                    }
                 }
             }
             [collection, id, link] => {
@@ -141,11 +146,7 @@ impl Exchange<'_> {
 
     /// 405, and what there is.
     pub fn not_allowed(&self, methods: &[&str]) -> ApiError {
-        let there = if methods.is_empty() { "nothing".to_owned() } else { methods.join(", ") };
-        ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} is not possible here; {there} is", self.request.method),
-        )
+        ApiError::not_allowed(&self.request.method, methods)
     }
 
     /// `/v1`: an address for each list.
@@ -158,6 +159,12 @@ impl Exchange<'_> {
             links.insert(declared.plural.into(), Value::from(address));
         }
         Answer::json(StatusCode::OK, &json!({ "id": "v1", "type": "apiVersion", "links": links, "actions": {} }))
+    }
+
+    fn openapi(&self) -> Result<Answer, ApiError> {
+        only_get(self.request)?;
+        let origin = self.request.base.trim_end_matches("/v1");
+        Answer::json(StatusCode::OK, &openapi::document(self.request.principal.writer(), origin))
     }
 
     fn schemas(&self) -> Result<Answer, ApiError> {
@@ -182,10 +189,7 @@ impl Exchange<'_> {
 fn only_get(request: &Request) -> Result<(), ApiError> {
     match request.method {
         Method::GET | Method::HEAD => Ok(()),
-        _ => Err(ApiError::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            format!("{} is not possible here; GET is", request.method),
-        )),
+        _ => Err(ApiError::not_allowed(&request.method, &["GET"])),
     }
 }
 

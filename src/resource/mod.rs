@@ -10,6 +10,7 @@ pub mod date;
 pub mod declaration;
 pub mod identifier;
 pub mod instance;
+pub mod openapi;
 pub mod port;
 mod record;
 pub mod schema;

@@ -5,6 +5,7 @@
 
 mod events;
 mod lists;
+mod openapi;
 mod resources;
 mod rubbish;
 mod safe;

@@ -1,7 +1,7 @@
 //! The cluster's answers to the API, without a cluster: what is asked for has happened at once.
 
 use serde_json::{Map, Value, json};
-use stampede::environment::Environment;
+use stampede::environment::{Environment, Timestamp};
 use stampede::orchestration::{Draft, Service, ServiceError, Written};
 use stampede::resource::{Resource, State, Transitioning, transition};
 use stampede::store::{Operation, Revision, Store, Transaction, decode, encode, key};
@@ -99,6 +99,8 @@ impl Service for AtOnce {
             match field.as_str() {
                 "name" => resource.name = value.as_str().map(str::to_owned),
                 "description" => resource.description = value.as_str().map(str::to_owned),
+                "accountId" => resource.account_id = value.as_u64(),
+                "removeTime" => resource.remove_time = value.as_i64().map(Timestamp),
                 "data" => resource.data = value.as_object().cloned().unwrap_or_default(),
                 field => resource.set(field, value),
             }

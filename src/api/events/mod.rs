@@ -57,10 +57,7 @@ pub async fn answer(
     let upgrade = match request.method {
         Method::GET | Method::HEAD => Some(upgrade(parts).await?),
         Method::POST => None,
-        _ => {
-            let message = format!("{} is not possible here; GET (a WebSocket) and POST are", request.method);
-            return Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message));
-        }
+        _ => return Err(ApiError::not_allowed(&request.method, &["GET", "POST"])),
     };
     let input = body::parse(&request.content_type, body::read(body).await?).await?;
     adopt(&mut request, &input);
