@@ -165,6 +165,8 @@ impl History {
 
     /// Is it the same store still?
     async fn look(&self, store: &dyn Store) -> Result<(), Error> {
+        // What others hear while this answer is on its way does not make it an old one.
+        let floor = self.state().known.clone();
         let lookup = store.get(&key::cluster()).await?;
         let cluster: Option<Cluster> = lookup.entry.as_ref().map(crate::store::decode).transpose()?;
         let mut state = self.state();
@@ -176,17 +178,17 @@ impl History {
                     Known { cluster: found.id, generation: found.generation, revision: lookup.revision, back: None };
                 state.working.get_or_insert(found.generation);
             }
-            Some(found) if found.generation < known.generation || lookup.revision < known.revision => {
+            Some(found) if found.generation < floor.generation || lookup.revision < floor.revision => {
                 return self.went_back(state, lookup.revision);
             }
             Some(found) => {
                 state.working.get_or_insert(found.generation);
                 // One that went back once has been another store since, however far it has come.
                 state.refused()?;
-                state.known.revision = lookup.revision;
+                state.known.revision = lookup.revision.max(state.known.revision);
             }
             // Before the first agent made it; or of a store that was lost, or into which a backup is being read.
-            None if known.cluster.is_empty() => {}
+            None if floor.cluster.is_empty() => {}
             None => return self.went_back(state, lookup.revision),
         }
         state.sure = Some(Instant::now());
