@@ -2,13 +2,14 @@
 
 Both are asked by this same client, over a Unix socket each, for the same image and command on the same host, in turns:
 ours, Docker's, ours, … so that whatever else the machine does meets both. Docker's container is on Docker's own bridge,
-ours on the managed network. Ours is asked for until the API says `running`; Docker's `start` answers when it runs.
+ours on the managed network. Ours is asked for with `?wait=running`, which answers when it runs, as Docker's `start` does.
 
 Docker is asked twice: on its default bridge, and on a bridge network with a name (`docker network create`). Only on the
 latter does it give a container names to resolve, as on ours: a resolver and ten runs of iptables at each start.
 """
 
 import argparse
+import calendar
 import json
 import os
 import random
@@ -23,7 +24,6 @@ from hosts import Lab, wait_for
 IMAGE = "busybox"
 COMMAND = ["sleep", "infinity"]
 NAMED = "bench"
-EVERY = 0.002
 MORE_MS, TIMES = 30, 1.1
 
 
@@ -82,18 +82,15 @@ class Bench:
 
     def ours(self):
         self.number += 1
-        marks = {"sent": time.monotonic()}
-        made = self.agent.post("/v1/containers", {
+        marks = {"sent": time.monotonic(), "wall": time.time()}
+        row = self.agent.post("/v1/containers?wait=running", {
             "imageUuid": f"docker:{IMAGE}", "name": f"bench-{self.number}", "command": COMMAND[0], "commandArgs": COMMAND[1:],
             "requestedHostId": self.host_id})
-        marks["answered"] = time.monotonic()
-        row = made
-        while row["state"] != "running":
-            if row["transitioning"] == "error":
-                raise RuntimeError(row["transitioningMessage"])
-            time.sleep(EVERY)
-            row = self.agent.container(made)
+        if row["state"] != "running":
+            raise RuntimeError(f"{row['state']}: {row['transitioningMessage']}")
         marks["running"] = time.monotonic()
+        # Its unit follows.
+        wait_for("its unit", 10, lambda: self.host.out("systemctl", "show", "-p", "ActiveState", "--value", self.host.unit(row["id"])).strip() == "active")
         return marks["running"] - marks["sent"], row, marks
 
     def raw(self, docker=None, network="bridge"):
@@ -130,21 +127,16 @@ class Bench:
     def milestones(self, row, marks):
         """When each thing had happened, in milliseconds after the request was sent."""
         sent = marks["sent"]
-        at = {"the request is answered: placed and claimed": marks["answered"] - sent}
+        at = {}
         words = self.host.out("systemctl", "show", "-p", "InactiveExitTimestampMonotonic,ActiveEnterTimestampMonotonic", self.host.unit(row["id"]))
         unit = dict(line.split("=") for line in words.splitlines())
         begun = int(unit["InactiveExitTimestampMonotonic"]) / 1e6 - sent
-        at["the host has seen its claim, systemd has begun the unit"] = begun
+        at["systemd has begun the unit"] = begun
         active = int(unit["ActiveEnterTimestampMonotonic"]) / 1e6 - sent
-        try:
-            report = json.loads(self.host.path(f"/var/lib/stampede/report/{row['id']}.json").read_text())
-            timings = report.get("timings", [])
-            for step, milliseconds in timings:
-                # Counted from the supervisor's own beginning; it calls the unit active right after the last of them.
-                at[f"its supervisor: {step}"] = active - (timings[-1][1] - milliseconds) / 1000
-            at["its supervisor: begins"] = active - timings[-1][1] / 1000
-        except (OSError, ValueError, IndexError):
-            pass
+        report = json.loads(self.host.path(f"/var/lib/stampede/report/{row['id']}.json").read_text())
+        container = json.loads(self.host.out("docker", "inspect", report["externalId"]))[0]
+        at["placed, claimed, and seen by its host, where Docker makes the container"] = since_epoch(container["Created"]) - marks["wall"]
+        at["Docker has started its process"] = since_epoch(container["State"]["StartedAt"]) - marks["wall"]
         at["the unit is active"] = active
         at["the API shows `running`"] = marks["running"] - sent
         return {step: seconds * 1000 for step, seconds in at.items()}
@@ -180,20 +172,16 @@ class Bench:
     def many_of_ours(self, count):
         def one(_):
             # A connection each, as many clients would.
-            return Api(socket=self.agent_socket).post("/v1/containers", {
+            row = Api(socket=self.agent_socket).post("/v1/containers?wait=running&timeout=50", {
                 "imageUuid": f"docker:{IMAGE}", "name": "bench-many", "command": COMMAND[0], "commandArgs": COMMAND[1:],
-                "requestedHostId": self.host_id})["id"]
+                "requestedHostId": self.host_id})
+            if row["state"] != "running":
+                raise RuntimeError(f"{row['state']}: {row['transitioningMessage']}")
+            return row["id"]
 
         since = time.monotonic()
         with ThreadPoolExecutor(count) as pool:
             made = set(pool.map(one, range(count)))
-        while True:
-            rows = [row for row in self.agent.get("/v1/containers", name="bench-many", state="running", limit=1000)["data"] if row["id"] in made]
-            if len(rows) == count:
-                break
-            if time.monotonic() - since > 120:
-                raise TimeoutError(f"only {len(rows)} of {count} run after two minutes")
-            time.sleep(EVERY * 4)
         seconds = time.monotonic() - since
         self.take_away(made)
         return seconds
@@ -215,6 +203,12 @@ class Bench:
             self.agent.act(identifier, "purge")
         for identifier in identifiers:
             self.agent.wait(identifier, "purged")
+
+
+def since_epoch(stamp):
+    """Docker's own times: RFC 3339 in UTC, with nanoseconds."""
+    seconds, _, fraction = stamp.rstrip("Z").partition(".")
+    return calendar.timegm(time.strptime(seconds, "%Y-%m-%dT%H:%M:%S")) + float(f"0.{fraction or 0}")
 
 
 def figures(name, values, unit):

@@ -17,6 +17,7 @@ use crate::host::boot;
 use crate::host::config::{Config, ConfigError, Encryption};
 use crate::host::description::{names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
+use crate::host::first::Firsts;
 use crate::host::instances::Instances;
 use crate::host::shutdown;
 use crate::host::watch::Watch;
@@ -412,6 +413,7 @@ impl Agent {
             network: network.as_ref().map(Network::addressing),
             cluster_generation: generation,
             exclusives,
+            firsts: Firsts::default(),
             run_directory: self.config.run_directory,
             beats: self.beats,
         });

@@ -2,12 +2,14 @@
 
 use super::chain;
 use super::exclusive::Exclusives;
-use super::plan::{Seen, Step, Unit, Wanted, plan};
+use super::first::Firsts;
+use super::plan::{self, Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
 use crate::network::Addressing;
-use crate::orchestration::{Orchestrator, StatusError, lifecycle, workload};
+use crate::orchestration::lifecycle::{self, Observation};
+use crate::orchestration::{Orchestrator, StatusError, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
 use crate::resource::{Resource, State, identifier, instance};
@@ -31,6 +33,9 @@ const ROUNDS: usize = 6;
 /// After a failure, and while a supervisor is at work without a word.
 const SOON: Duration = Duration::from_secs(1);
 const LATER: Duration = Duration::from_secs(10);
+/// The unit of what runs already waits about so long for other first starts: thirty at once take four seconds on two
+/// processors. Whatever happens to the instance meanwhile has it begun at once.
+const LULL: Duration = Duration::from_secs(6);
 /// How long a start is waited for in place.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 /// The loop turns at least this often, so that the watchdog sees that it can.
@@ -52,6 +57,7 @@ pub struct Instances {
     pub network: Option<Addressing>,
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
+    pub firsts: Firsts,
     /// Where supervisors keep what may be lost with the boot.
     pub run_directory: PathBuf,
     /// Grows with each turn of the loop: the watchdog's sign of progress.
@@ -153,12 +159,15 @@ impl Instances {
             let Some((seen, current)) = self.fetch(claim.as_ref(), id).await? else {
                 return Ok(Again::After(SOON));
             };
-            let acted = self.apply_all(id, &seen, current.as_ref(), plan(&seen)).await?;
-            if !acted {
-                return Ok(match seen.unit {
-                    Unit::Moving => Again::After(SOON),
-                    _ => Again::OnChange,
-                });
+            match self.apply_all(id, &seen, current.as_ref(), plan(&seen)).await? {
+                Acted::Yes => {}
+                Acted::No => {
+                    return Ok(match seen.unit {
+                        Unit::Moving => Again::After(SOON),
+                        _ => Again::OnChange,
+                    });
+                }
+                Acted::Enough => return Ok(Again::After(LULL + self.environment.jitter(SOON))),
             }
         }
         Ok(Again::After(SOON))
@@ -236,43 +245,40 @@ impl Instances {
         seen: &Seen,
         current: Option<&Current>,
         steps: Vec<Step>,
-    ) -> Result<bool, LookError> {
+    ) -> Result<Acted, LookError> {
         let mut acted = false;
         let mut steps = steps.into_iter().peekable();
         while let Some(step) = steps.next() {
             // That it starts is told while it starts: the store's answer is not waited for first.
             if matches!(step, Step::Say(_)) && steps.next_if_eq(&Step::StartUnit).is_some() {
-                self.begin(seen);
-                let (said, started) =
-                    tokio::join!(self.apply(id, seen, current, step), self.apply(id, seen, current, Step::StartUnit));
+                let (said, running) = tokio::join!(self.apply(id, seen, current, step), self.first_start(seen));
+                said?;
+                let Some(running) = running else {
+                    acted |= self.apply(id, seen, current, Step::StartUnit).await?;
+                    continue;
+                };
+                if self.firsts.busy() {
+                    self.apply(id, seen, current, Step::Say(running)).await?;
+                    return Ok(Acted::Enough);
+                }
+                let (started, said) = tokio::join!(
+                    self.apply(id, seen, current, Step::StartUnit),
+                    self.apply(id, seen, current, Step::Say(running)),
+                );
                 said?;
                 acted |= started?;
             } else {
                 acted |= self.apply(id, seen, current, step).await?;
             }
         }
-        Ok(acted)
+        Ok(if acted { Acted::Yes } else { Acted::No })
     }
 
-    /// Makes and starts the container of a first start beside systemd, which takes longer to bring up its supervisor than
-    /// Docker to make it; the supervisor finds it and goes on from there. Where it fails, the supervisor does it and says
-    /// why it cannot. What is stopped meanwhile is ended by [`halt`]. Exclusive work is made only: it starts under its
-    /// supervisor's timer or not at all.
-    fn begin(&self, seen: &Seen) {
-        let Some(wanted) = seen.wanted.as_ref().filter(|_| seen.ledger.is_none()) else { return };
-        let (driver, assignment) = (self.driver.clone(), wanted.assignment.clone());
-        tokio::spawn(async move {
-            let begun = async {
-                let created = driver.ensure_created(&assignment).await?;
-                if created.running || assignment.exclusive.is_some() {
-                    return Ok(());
-                }
-                driver.start(&created.external_id).await
-            };
-            if let Err(error) = begun.await {
-                tracing::debug!(instance = assignment.id, error = chain(&error), "left to its supervisor");
-            }
-        });
+    /// Where nothing of it was here before, the agent starts it; what is to be said of it then.
+    async fn first_start(&self, seen: &Seen) -> Option<Observation> {
+        let wanted = seen.wanted.as_ref().filter(|_| seen.ledger.is_none())?;
+        let phase = self.firsts.start(&self.driver, &self.ledger, &self.environment, &wanted.assignment).await?;
+        plan::runs(&phase)
     }
 
     /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
@@ -331,6 +337,15 @@ impl Instances {
         }
         Ok(true)
     }
+}
+
+/// What became of a plan's steps.
+enum Acted {
+    /// They may have changed what is there.
+    Yes,
+    No,
+    /// It runs; the rest can wait until others run too.
+    Enough,
 }
 
 /// What a status is written against.

@@ -130,7 +130,7 @@ fn stopped(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
 
 fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
     let again = seen.ledger.as_ref().is_some_and(|known| known.restarts != wanted.assignment.restarts);
-    if again && !is_down(seen) {
+    if again && (!is_down(seen) || seen.report.as_ref().is_some_and(|report| runs(&report.phase).is_some())) {
         // The ledger last: what the supervisor says at its end then carries the old generation and does not count.
         let mut steps = vec![Step::StopUnit, Step::ForgetReport];
         steps.extend(start(seen, wanted));
@@ -142,7 +142,7 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
     match seen.unit {
         Unit::Up => {
             let mut steps: Vec<Step> = ledger(seen, wanted).into_iter().collect();
-            steps.extend(said.and_then(running_report).map(Step::Say));
+            steps.extend(said.and_then(|report| runs(&report.phase)).map(Step::Say));
             steps
         }
         Unit::Moving => {
@@ -158,6 +158,12 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
                 vec![Step::Say(Observation::StoppedByAdministrator)]
             }
             Some(Phase::Failed { message }) => vec![Step::Say(Observation::Failed { message: message.clone() })],
+            // Its supervisor was not there yet, or is not any more: the next one goes on from this report.
+            Some(Phase::Running { .. }) => {
+                let mut steps: Vec<Step> = ledger(seen, wanted).into_iter().collect();
+                steps.push(Step::StartUnit);
+                steps
+            }
             // Never started, or the machine went down, or Docker did: it is to run.
             _ => start(seen, wanted),
         },
@@ -180,8 +186,9 @@ fn fenced(report: &Report) -> Option<String> {
     fenced.then(|| "its host could not reach the cluster in time, so it was ended there".to_owned())
 }
 
-fn running_report(report: &Report) -> Option<Observation> {
-    match &report.phase {
+/// What is said of a report that it runs.
+pub fn runs(phase: &Phase) -> Option<Observation> {
+    match phase {
         Phase::Running { external_id, started_at } => {
             Some(Observation::Running { external_id: external_id.clone(), started_at: *started_at })
         }

@@ -1,7 +1,8 @@
 //! The host's own copy of what it was told to run: one file an instance, `<state>/instance/<id>.json`, and one with what
 //! became of it, `<state>/report/<id>.json`.
 //!
-//! The agent writes assignments, the instance's supervisor writes reports, the network driver reads assignments. A file
+//! The agent writes assignments, the instance's supervisor writes reports (the agent the very first, of what it starts itself),
+//! the network driver reads assignments. A file
 //! is written beside its place, synced and renamed over it, so that a power loss leaves the old one or the new one.
 //! Reports are not synced: after a power loss nothing runs, and that is what the next look at the host finds too.
 
@@ -73,7 +74,7 @@ pub struct Report {
     pub generation: u64,
     #[serde(flatten)]
     pub phase: Phase,
-    /// Milliseconds from the supervisor's start to where it is: `create`, `start`.
+    /// Milliseconds from the beginning of who started it to where it is: `create`, `start`, `look`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timings: Vec<(String, u64)>,
     /// How often in a row it has ended by itself soon after its start: the wait before the next start grows with it.

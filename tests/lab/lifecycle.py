@@ -115,6 +115,14 @@ class Ends(LabTest):
         self.assertEqual(stopped["transitioning"], "no", stopped)
         self.assertEqual(self.docker(row)["State"]["ExitCode"], 3)
 
+    def test_what_ends_at_once_has_run_once(self):
+        made = [self.make(wait=False, command="sh", commandArgs=["-c", "cat /proc/uptime"]) for _ in range(12)]
+        for row in made:
+            wait_for(f"{row['id']} to be stopped", START, lambda row=row: self.api.container(row)["state"] == "stopped")
+        for row in made:
+            lines = self.host_of(row).out("docker", "logs", self.docker(row)["Id"]).splitlines()
+            self.assertEqual(len(lines), 1, lines)
+
     def test_remove(self):
         row = self.ending("remove")
         wait_for("removed", START, lambda: self.api.container(row)["state"] == "removed")

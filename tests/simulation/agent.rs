@@ -5,6 +5,7 @@ use stampede::compute::Driver;
 use stampede::compute::supervisor::cgroup::Killer;
 use stampede::environment::Environment;
 use stampede::host::exclusive::{self, Exclusives};
+use stampede::host::first::Firsts;
 use stampede::host::instances::Instances;
 use stampede::host::{answer, boot};
 use stampede::membership::peers::{Answer, Peers};
@@ -161,6 +162,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, clu
         network: Some(Addressing::new(subnet(), mtu)),
         cluster_generation: cluster.generation,
         exclusives,
+        firsts: Firsts::default(),
         run_directory: site.run_directory.clone(),
         beats: Arc::new(AtomicU64::new(0)),
     });

@@ -31,7 +31,7 @@ impl Journal {
             id: assignment.id.clone(),
             generation: assignment.generation,
             begun: options.environment.clock.boottime(),
-            timings: Vec::new(),
+            timings: earlier.as_ref().map(|report| report.timings.clone()).unwrap_or_default(),
             short_runs: earlier.as_ref().map_or(0, |report| report.short_runs),
             phase: earlier.map(|report| report.phase),
         }

@@ -130,6 +130,7 @@ impl Supervisor {
             Beginning::TakeOver => tracing::info!(instance = self.assignment.id, "runs already: taken over"),
             Beginning::Start => started = Some(self.start().await?),
         }
+        let by_us = started.is_some();
         let running = match (found.filter(|found| found.running), started) {
             (Some(found), _) => Some(found),
             (None, Some(external_id)) => self.look(&external_id).await?,
@@ -141,7 +142,10 @@ impl Supervisor {
         };
         self.external.set(&running.external_id);
         let started_at = running.started_at.unwrap_or_default();
-        self.journal.time("look");
+        // What the agent started has its times from there.
+        if by_us {
+            self.journal.time("look");
+        }
         self.journal.report(Phase::Running { external_id: running.external_id.clone(), started_at });
         self.output = Some(AbortOnDropHandle::new(tokio::spawn(
             Follower {

@@ -45,6 +45,23 @@ fn what_runs_is_left_alone() {
 }
 
 #[test]
+fn what_runs_without_a_supervisor_gets_one_that_knows_of_it() {
+    for unit in [Unit::Down, Unit::Failed] {
+        let there = seen(wanted(3, Desired::Running), unit, Some(report(3, running_phase())));
+        assert_eq!(plan(&there), [Step::StartUnit]);
+    }
+}
+
+#[test]
+fn a_restart_is_one_also_where_its_supervisor_is_not_there_yet() {
+    let mut there = seen(wanted(4, Desired::Running), Unit::Down, Some(report(3, running_phase())));
+    there.ledger = Some(assignment(3, 1, Desired::Running));
+    let steps = plan(&there);
+    assert_eq!(steps[..2], [Step::StopUnit, Step::ForgetReport]);
+    assert_eq!(steps.last(), Some(&Step::StartUnit));
+}
+
+#[test]
 fn what_runs_under_an_older_wish_is_left_alone_too() {
     let mut there = seen(wanted(5, Desired::Running), Unit::Up, Some(report(3, running_phase())));
     there.ledger = Some(assignment(3, 0, Desired::Running));
