@@ -122,8 +122,9 @@ impl Backoff {
     }
 }
 
+/// The machine's.
 #[derive(Debug)]
-struct SystemClock;
+pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {

@@ -1,11 +1,12 @@
 //! What other agents ask this one, by mutual TLS: who comes here has shown a certificate of the cluster's authority.
 //!
 //! `GET /agent/v1/lease` is the question of [`crate::membership::peers`]. It is answered with the store away too, when it matters most.
+//! `GET /agent/v1/mesh` is how its host reaches the others ([`super::mesh`]).
 
 use super::Context;
 use crate::membership::peers::Answer;
 use crate::membership::record::Host;
-use crate::membership::trust::LEASE;
+use crate::membership::trust::{LEASE, MESH};
 use crate::store::{decode, key};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -36,6 +37,7 @@ pub trait OwnLease: Debug + Send + Sync {
 pub fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route(LEASE, get(lease))
+        .route(MESH, get(mesh))
         .layer(from_fn_with_state(context.clone(), known))
         .fallback(async || (StatusCode::NOT_FOUND, "this agent knows no such question; it may be of another version"))
         .with_state(context)
@@ -46,7 +48,18 @@ async fn lease(State(context): State<Arc<Context>>) -> Response {
         Some(lease) => lease.answer().await,
         None => Answer::Silent,
     };
-    match serde_json::to_vec(&answer) {
+    json(&answer)
+}
+
+async fn mesh(State(context): State<Arc<Context>>) -> Response {
+    match context.mesh.get() {
+        Some(mesh) => json(&mesh.report()),
+        None => (StatusCode::NOT_FOUND, "this host has no managed network").into_response(),
+    }
+}
+
+fn json(answer: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(answer) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written");

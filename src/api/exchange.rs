@@ -4,6 +4,7 @@ use super::Context;
 use super::cache::Tagged;
 use super::collection;
 use super::error::ApiError;
+use super::mesh;
 use super::reader::Reader;
 use super::request::Request;
 use super::wait::{Ended, Wait};
@@ -88,6 +89,7 @@ impl Exchange<'_> {
                     }
                 }
             }
+            [collection, id, mesh::LINK] if mesh::concerns(collection) => self.mesh(id).await,
             [collection, id, link] => {
                 let declared = self.collection_type(collection)?;
                 let Tagged { row, .. } = self.row(declared, id).await?;
@@ -111,7 +113,7 @@ impl Exchange<'_> {
         })
     }
 
-    async fn row(&self, declared: &'static Type, text: &str) -> Result<Tagged, ApiError> {
+    pub async fn row(&self, declared: &'static Type, text: &str) -> Result<Tagged, ApiError> {
         let missing = || {
             let list = declared.plural.to_ascii_lowercase();
             ApiError::not_found(format!(

@@ -27,6 +27,7 @@ mod filter;
 mod gzip;
 mod idempotency;
 mod listener;
+mod mesh;
 mod precondition;
 mod read;
 mod reader;
@@ -46,13 +47,14 @@ pub use router::router;
 
 use crate::environment::Environment;
 use crate::membership::Trust;
+use crate::network::MeshView;
 use crate::orchestration::{Draft, Service, ServiceError};
 use crate::store::Store;
 use authentication::Authenticator;
 use cache::Cache;
 use serde_json::Map;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use throttle::Throttle;
 use tokio::sync::Semaphore;
 
@@ -77,6 +79,7 @@ pub struct Context {
     /// Who is who; none in an API that is no agent's.
     trust: Option<Trust>,
     lease: Option<Arc<dyn OwnLease>>,
+    mesh: Arc<OnceLock<MeshView>>,
     invitation: Invitation,
     joins: Throttle<IpAddr>,
 }
@@ -100,9 +103,9 @@ impl Context {
         trusted: Option<Trusted>,
     ) -> Arc<Self> {
         let cache = Arc::new(Cache::new(store.clone(), environment));
-        let (trust, lease, invitation) = match trusted {
-            Some(it) => (Some(it.trust), Some(it.lease), it.invitation),
-            None => (None, None, Invitation::default()),
+        let (trust, lease, mesh, invitation) = match trusted {
+            Some(it) => (Some(it.trust), Some(it.lease), it.mesh, it.invitation),
+            None => (None, None, Arc::default(), Invitation::default()),
         };
         Arc::new(Self {
             environment: environment.clone(),
@@ -115,6 +118,7 @@ impl Context {
             cache,
             trust,
             lease,
+            mesh,
             invitation,
             joins: Throttle::default(),
         })
@@ -126,6 +130,8 @@ impl Context {
 pub struct Trusted {
     pub trust: Trust,
     pub lease: Arc<dyn OwnLease>,
+    /// How this host reaches the others, once its network is begun.
+    pub mesh: Arc<OnceLock<MeshView>>,
     pub invitation: Invitation,
 }
 

@@ -26,7 +26,12 @@ use crate::membership::trust::Names;
 use crate::membership::{
     Cluster, ClusterSettings, Connect, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
-use crate::network::{Network, NetworkConfig, Protection, SubnetSpec, driver, ipsec::capability, kernel::Kernel, mesh};
+use crate::network::{
+    MeshView, Network, NetworkConfig, Protection, SubnetSpec, driver,
+    ipsec::{EspInUdp, capability},
+    kernel::Kernel,
+    mesh,
+};
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
@@ -35,16 +40,19 @@ use crate::store::embedded::Embedded;
 use crate::store::etcd::{EtcdLogin, EtcdOptions, EtcdStore, EtcdTls};
 use crate::store::ledger::Ledger;
 use crate::systemd::fallback::{Run, Tasks};
+use crate::systemd::keep;
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result, anyhow};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+/// What systemd keeps for the next agent.
+const ESP_SOCKET: &str = "stampede-esp";
 /// How long an agent waits for the store before it says that it is ready without.
 const STORE_GRACE: Duration = Duration::from_secs(5);
 /// How often the main loop turns.
@@ -70,7 +78,13 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let settings = api::Settings { allow_plain_text: config.api.plain_text };
     let trust = trust::open(&config, &environment, store.clone());
     let lease = LateLease::new(&config, &environment, &ledger, &supervision);
-    let trusted = api::Trusted { trust: trust.clone(), lease: lease.clone(), invitation: trust::invitation(&config)? };
+    let mesh_view = Arc::default();
+    let trusted = api::Trusted {
+        trust: trust.clone(),
+        lease: lease.clone(),
+        mesh: Arc::clone(&mesh_view),
+        invitation: trust::invitation(&config)?,
+    };
     let context = api::Context::with_trust(&environment, store.clone(), service.clone(), settings, Some(trusted));
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
@@ -86,6 +100,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         service,
         trust,
         lease,
+        mesh_view,
         history: history.clone(),
         beats: beats.clone(),
     };
@@ -236,6 +251,7 @@ struct Agent {
     service: Arc<LateService>,
     trust: Trust,
     lease: Arc<LateLease>,
+    mesh_view: Arc<OnceLock<MeshView>>,
     history: Option<History>,
     beats: Arc<AtomicU64>,
 }
@@ -243,6 +259,10 @@ struct Agent {
 impl Agent {
     async fn work(self, stop: CancellationToken, announced: CancellationToken) -> Result<()> {
         let network = self.network().await?;
+        if let Some(network) = &network {
+            // Once in an agent's life.
+            let _ = self.mesh_view.set(network.mesh());
+        }
         let mut joining = Box::pin(self.join(network.as_ref()));
         let joined = tokio::select! {
             joined = &mut joining => joined,
@@ -310,7 +330,8 @@ impl Agent {
         let ipv4 = underlay.map_or(true, |underlay| underlay.address.is_ipv4());
         let capable = capability::check(kernel, &self.environment, ipv4).await;
         capable.map_err(|error| ConfigError::Wrong(error.to_string()))?;
-        Ok(Protection::Ipsec { secret: trust::secret_place(&self.config), alive: self.hosts.alive().clone() })
+        let esp = self.config.network.esp_udp_port.map(|port| esp_in_udp(port, ipv4)).transpose()?;
+        Ok(Protection::Ipsec { secret: trust::secret_place(&self.config), alive: self.hosts.alive().clone(), esp })
     }
 
     async fn join(&self, network: Option<&Network>) -> Result<Joined> {
@@ -423,6 +444,27 @@ impl Agent {
         housekeeping.abort();
         Ok(())
     }
+}
+
+/// The socket for ESP in UDP: the one that an agent before opened, so that nothing was lost meanwhile, else a new one.
+fn esp_in_udp(port: u16, ipv4: bool) -> Result<EspInUdp, ConfigError> {
+    let kept = keep::kept(ESP_SOCKET).unwrap_or_else(|error| {
+        tracing::warn!(%error, "what systemd kept is no UDP socket");
+        None
+    });
+    if let Some(kept) = kept.and_then(|socket| EspInUdp::inherited(socket, port, ipv4)) {
+        return Ok(kept);
+    }
+    let opened = EspInUdp::open(port, ipv4).map_err(|error| {
+        ConfigError::Wrong(format!(
+            "network.esp_udp_port = {port}: this host cannot take in ESP in UDP there ({error}); is an IKE daemon or another \
+             agent at that port?"
+        ))
+    })?;
+    if let Err(error) = keep::keep(ESP_SOCKET, opened.socket()) {
+        tracing::warn!(%error, "nobody keeps the socket for ESP in UDP: packets are lost while the agent starts again");
+    }
+    Ok(opened)
 }
 
 #[derive(Debug)]

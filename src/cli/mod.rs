@@ -17,6 +17,7 @@ mod span;
 mod store;
 mod table;
 mod list;
+mod mesh;
 mod token;
 mod trust;
 
@@ -53,6 +54,8 @@ enum Verb {
     Ps(list::ListOptions),
     /// Lists hosts.
     Hosts(list::ListOptions),
+    /// Shows how hosts reach each other: addresses, keys, what went over.
+    Mesh(mesh::MeshOptions),
     /// Has a host take nothing new.
     Cordon(host::HostOptions),
     /// Has a host take new instances again, also one that is being drained.
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Verb::Ca(verb) => client::block_on(ca::run(verb)),
         Verb::Ps(options) => client::block_on(list::instances(options)),
         Verb::Hosts(options) => client::block_on(list::hosts(options)),
+        Verb::Mesh(options) => client::block_on(mesh::run(options)),
         Verb::Cordon(options) => client::block_on(host::cordon(options)),
         Verb::Uncordon(options) => client::block_on(host::uncordon(options)),
         Verb::Drain(options) => client::block_on(host::drain(options)),

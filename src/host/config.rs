@@ -100,6 +100,8 @@ pub struct NetworkConfig {
     /// Whether this host has the managed network at all.
     pub enabled: bool,
     pub encryption: Encryption,
+    /// The UDP port at which this host takes in ESP in UDP, for wires that drop IP protocol 50; used with those that have one too.
+    pub esp_udp_port: Option<u16>,
     /// Which of this host's addresses carries the overlay; that of the route to the others unless told.
     pub underlay: Option<IpAddr>,
     /// Where Docker looks for the network driver.
@@ -220,6 +222,7 @@ impl Default for NetworkConfig {
         Self {
             enabled: true,
             encryption: Encryption::Ipsec,
+            esp_udp_port: None,
             underlay: None,
             driver_socket: "/run/docker/plugins/stampede.sock".into(),
             subnet: Ipv4Addr::new(10, 42, 0, 0),

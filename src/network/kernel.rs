@@ -5,8 +5,9 @@ use stampede_netlink::{
     Netlink, namespace,
     notify::{Monitor, RulesMonitor},
     sysctl::{Family, Setting},
-    xfrm::{Xfrm, XfrmMonitor},
+    xfrm::{Statistics, Xfrm, XfrmMonitor},
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -73,6 +74,14 @@ impl Kernel {
     /// What happens to associations and policies from now on.
     pub fn xfrm_monitor(&self) -> Result<XfrmMonitor, Error> {
         XfrmMonitor::open(self.namespace.as_ref().map(AsFd::as_fd), false)
+    }
+
+    /// Why packets were dropped on their way through IPsec, where any were; nothing in a kernel that does not count.
+    pub fn xfrm_drops(&self) -> BTreeMap<String, u64> {
+        let read = self.within(Statistics::read);
+        let mut counters = read.and_then(|counted| counted).unwrap_or_default().counters;
+        counters.retain(|_, count| *count > 0);
+        counters
     }
 
     /// Whether there is IPv6 here at all.

@@ -7,6 +7,7 @@
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
+//! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
@@ -22,6 +23,7 @@ pub mod kernel;
 pub mod mesh;
 pub mod overlay;
 mod reconcile;
+pub mod report;
 mod source;
 pub mod subnet;
 #[cfg(test)]
@@ -35,7 +37,8 @@ use crate::membership::{record::Alive, trust::SecretPlace};
 use crate::resource::assignment::ManagedAddress;
 use crate::store::{Store, key, mirror::Mirror};
 use kernel::Kernel;
-use std::collections::BTreeSet;
+use report::{MeshReport, PeerReport};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,7 +55,7 @@ pub enum Protection {
     /// Not at all.
     None,
     /// By ESP, under the cluster secret that is in this place. Keys are given up when those that live have newer ones.
-    Ipsec { secret: SecretPlace, alive: Mirror<Alive> },
+    Ipsec { secret: SecretPlace, alive: Mirror<Alive>, esp: Option<ipsec::EspInUdp> },
 }
 
 /// What the network is told.
@@ -130,6 +133,28 @@ impl Addressing {
     }
 }
 
+/// What is known of the others. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct MeshView {
+    host: String,
+    encryption: mesh::Encryption,
+    kernel: Kernel,
+    records: Mirror<mesh::Mesh>,
+    status: watch::Receiver<NetworkStatus>,
+    encrypted: watch::Receiver<BTreeMap<String, PeerReport>>,
+}
+
+impl MeshView {
+    /// How the others are reached, as far as is known now.
+    pub fn report(&self) -> MeshReport {
+        let records = self.records.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
+        let dropped = self.kernel.xfrm_drops();
+        let report =
+            MeshReport::of(&self.host, self.encryption, &self.status.borrow(), &records, &self.encrypted.borrow());
+        MeshReport { dropped, ..report }
+    }
+}
+
 /// The running network of this host. Dropping it ends the loop; what runs on the network goes on as it is.
 #[derive(Debug)]
 pub struct Network {
@@ -137,6 +162,7 @@ pub struct Network {
     subnet: SubnetSpec,
     mtu: Arc<AtomicU32>,
     status: watch::Receiver<NetworkStatus>,
+    view: MeshView,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -170,20 +196,31 @@ impl Network {
         let allocator = Allocator::with_blocks(store.clone(), environment, subnet, mtu.clone(), blocks.clone());
         let (reach, underlay) = watch::channel(None);
         let (word, heard) = watch::channel(None);
+        let (report, encrypted) = watch::channel(BTreeMap::new());
         let engine = match &config.protection {
             Protection::None => None,
-            Protection::Ipsec { secret, alive } => Some(ipsec::engine::Engine {
+            Protection::Ipsec { secret, alive, esp } => Some(ipsec::engine::Engine {
                 kernel: kernel.clone(),
                 store: store.clone(),
                 environment: environment.clone(),
                 host: config.host.clone(),
                 secret: secret.clone(),
+                esp: esp.clone(),
                 mesh: mesh.clone(),
                 alive: alive.clone(),
                 cluster: Mirror::start(store.clone(), environment, key::cluster()),
                 reach: underlay,
                 word,
+                report,
             }),
+        };
+        let view = MeshView {
+            host: config.host.clone(),
+            encryption: if engine.is_some() { mesh::Encryption::Ipsec } else { mesh::Encryption::None },
+            kernel: kernel.clone(),
+            records: mesh.clone(),
+            status: receiver.clone(),
+            encrypted,
         };
         let reconciler = reconcile::Reconciler {
             kernel: kernel.clone(),
@@ -197,7 +234,7 @@ impl Network {
             encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),
         };
         let task = tokio::spawn(run(kernel, engine, reconciler));
-        Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, task }
+        Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, view, task }
     }
 
     /// Who gets which address, for placement.
@@ -218,6 +255,11 @@ impl Network {
     /// How the network is; changes are told.
     pub fn status(&self) -> watch::Receiver<NetworkStatus> {
         self.status.clone()
+    }
+
+    /// How the others are reached.
+    pub fn mesh(&self) -> MeshView {
+        self.view.clone()
     }
 
     /// Waits until this host routes the block of an address; false after `limit`. For who starts an instance in a block that

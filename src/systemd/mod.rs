@@ -10,6 +10,7 @@
 
 pub mod bus;
 pub mod fallback;
+pub mod keep;
 pub mod notify;
 pub mod shutdown;
 pub mod units;

@@ -158,7 +158,7 @@ impl Agent {
         let trust = Trust::new(world.store.clone(), &world.environment, settings);
         let says = Arc::new(Says(Mutex::new(Answer::HoldsLease)));
         let invitation = Invitation { endpoints: vec!["http://198.18.0.1:2379".into()], ..Invitation::default() };
-        let trusted = Trusted { trust: trust.clone(), lease: says.clone(), invitation };
+        let trusted = Trusted { trust: trust.clone(), lease: says.clone(), mesh: Arc::default(), invitation };
         let context = Context::with_trust(
             &world.environment,
             world.store.clone(),

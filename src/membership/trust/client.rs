@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde::de::DeserializeOwned;
 use std::io;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -18,9 +19,13 @@ use tokio_rustls::TlsConnector;
 
 /// Who asks has to go on.
 const ASK: Duration = Duration::from_secs(1);
-const ANSWER_SIZE: usize = 256 * 1024;
+/// Who asks for a person can wait a little.
+const QUESTION: Duration = Duration::from_secs(5);
+const ANSWER_SIZE: usize = 8 << 20;
 /// Where an agent is asked about its lease.
 pub const LEASE: &str = "/agent/v1/lease";
+/// Where it is asked how it reaches the others.
+pub const MESH: &str = "/agent/v1/mesh";
 
 /// Why another agent could not be spoken to.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +43,8 @@ pub enum PeerError {
     Broken { address: String, source: hyper::Error },
     #[error("the agent at {address} answered {status}")]
     Refused { address: String, status: StatusCode },
+    #[error("the agent at {address} has not answered within {} s", QUESTION.as_secs())]
+    Late { address: String },
     #[error("the answer of the agent at {address} cannot be read")]
     Unreadable { address: String },
 }
@@ -75,11 +82,20 @@ impl Trust {
         Ok(sender)
     }
 
-    async fn ask_lease(&self, host: &Host, address: &str) -> Result<Answer, PeerError> {
+    /// What the agent of that very host answers at one of its paths for agents.
+    ///
+    /// # Errors
+    /// Where it does not, or not in time.
+    pub async fn question<T: DeserializeOwned>(&self, host: &Host, address: &str, path: &str) -> Result<T, PeerError> {
+        let late = |_| PeerError::Late { address: address.to_owned() };
+        tokio::time::timeout(QUESTION, self.get(host, address, path)).await.map_err(late)?
+    }
+
+    async fn get<T: DeserializeOwned>(&self, host: &Host, address: &str, path: &str) -> Result<T, PeerError> {
         let mut sender = self.connect::<Full<Bytes>>(host, address).await?;
         let broken = |source| PeerError::Broken { address: address.to_owned(), source };
         let unreadable = || PeerError::Unreadable { address: address.to_owned() };
-        let request = Request::get(LEASE).header("host", address).body(Full::default()).map_err(|_| unreadable())?;
+        let request = Request::get(path).header("host", address).body(Full::default()).map_err(|_| unreadable())?;
         let response = sender.send_request(request).await.map_err(broken)?;
         if response.status() != StatusCode::OK {
             return Err(PeerError::Refused { address: address.to_owned(), status: response.status() });
@@ -92,7 +108,7 @@ impl Trust {
 #[async_trait::async_trait]
 impl Peers for Trust {
     async fn ask(&self, host: &Host, address: &str) -> Answer {
-        let silent = match tokio::time::timeout(ASK, self.ask_lease(host, address)).await {
+        let silent = match tokio::time::timeout(ASK, self.get(host, address, LEASE)).await {
             Ok(Ok(answer)) => return answer,
             Ok(Err(error)) => chain(&error),
             Err(_) => format!("no answer within {ASK:?}"),

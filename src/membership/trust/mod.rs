@@ -22,7 +22,7 @@ pub mod tls;
 pub mod token;
 
 pub use authority::{Authorities, Authority, AuthorityError};
-pub use client::{LEASE, PeerError};
+pub use client::{LEASE, MESH, PeerError};
 pub use secret::{ClusterSecret, SecretError, SecretPlace};
 pub use tls::{Tls, TlsError};
 

@@ -28,8 +28,8 @@ const MOST_AGAIN: Duration = Duration::from_secs(3600);
 struct Heard {
     /// When something came; at first, when it was first seen.
     last: Duration,
-    /// Something did come.
-    ever: bool,
+    /// Since when something has come without too long a break.
+    since: Option<Duration>,
     /// Something was sent and nothing came since.
     waiting: bool,
     tried: Option<Duration>,
@@ -51,9 +51,10 @@ impl Pulse {
     pub fn look(&mut self, view: &View, peers: &BTreeSet<String>, now: Duration) {
         self.peers.retain(|host, _| peers.contains(host));
         for host in peers {
-            let new = Heard { last: now, ever: false, waiting: false, tried: None, pause: AGAIN };
+            let new = Heard { last: now, since: None, waiting: false, tried: None, pause: AGAIN };
             self.peers.entry(host.clone()).or_insert(new);
         }
+        let limit = self.limit();
         let before = std::mem::replace(&mut self.counted, view.clone());
         let grew = |way| {
             let more = |name: &Name, packets: u64| packets > before.get(name).copied().unwrap_or(0);
@@ -66,14 +67,16 @@ impl Pulse {
         }
         // What came counts over what was sent in the same time.
         for host in grew(Way::In) {
-            let now = Heard { last: now, ever: true, waiting: false, tried: None, pause: AGAIN };
-            self.peers.entry(host.clone()).and_modify(|heard| *heard = now);
+            self.peers.entry(host.clone()).and_modify(|heard| {
+                let since = heard.since.filter(|_| now.saturating_sub(heard.last) < limit).or(Some(now));
+                *heard = Heard { last: now, since, waiting: false, tried: None, pause: AGAIN };
+            });
         }
     }
 
     /// Those from whom something came lately.
     pub fn lately(&self, now: Duration) -> impl Iterator<Item = &String> {
-        let lately = move |heard: &Heard| heard.ever && now.saturating_sub(heard.last) < LATELY;
+        let lately = move |heard: &Heard| heard.since.is_some() && now.saturating_sub(heard.last) < LATELY;
         self.peers.iter().filter(move |(_, heard)| lately(heard)).map(|(host, _)| host)
     }
 
@@ -89,6 +92,17 @@ impl Pulse {
         self.turn = turn.last().cloned().unwrap_or_default();
         let waiting = self.peers.iter().filter(|(_, heard)| heard.waiting).map(|(host, _)| host.clone());
         waiting.chain(turn).collect()
+    }
+
+    /// Since when something has come from a host, and when it last did; `None` where nothing has, or not for too long.
+    pub fn heard(&self, host: &str, now: Duration) -> Option<(Duration, Duration)> {
+        let heard = self.peers.get(host).filter(|heard| now.saturating_sub(heard.last) < self.limit())?;
+        Some((heard.since?, heard.last))
+    }
+
+    /// Whether something should have come from a host by now.
+    pub fn is_overdue(&self, host: &str, now: Duration) -> bool {
+        self.peers.get(host).is_some_and(|heard| now.saturating_sub(heard.last) >= self.limit())
     }
 
     fn limit(&self) -> Duration {
@@ -158,6 +172,9 @@ mod tests {
         let (all, alive) = (peers(2), BTreeSet::from(["h00".to_owned()]));
         pulse.look(&view("h00", 5, 0), &all, seconds(100));
         assert_eq!(pulse.lately(seconds(130)).collect::<Vec<_>>(), ["h00"]);
+        assert_eq!(pulse.heard("h00", seconds(130)), Some((seconds(100), seconds(100))));
+        assert_eq!((pulse.heard("h01", seconds(130)), pulse.is_overdue("h01", seconds(130))), (None, false));
+        assert!(pulse.heard("h00", seconds(160)).is_none() && pulse.is_overdue("h00", seconds(160)));
         assert!(pulse.silent(&alive, seconds(159)).is_empty());
         let silent = pulse.silent(&alive, seconds(160));
         assert_eq!(silent, BTreeMap::from([("h00".to_owned(), seconds(60))]));
@@ -169,6 +186,8 @@ mod tests {
         }
         assert_eq!(tries, [0, 60, 180, 420, 900]);
         pulse.look(&view("h00", 6, 0), &all, seconds(1160));
+        // After so long it is another time.
+        assert_eq!(pulse.heard("h00", seconds(1170)), Some((seconds(1160), seconds(1160))));
         assert!(pulse.silent(&alive, seconds(1200)).is_empty());
         // Who left is forgotten.
         pulse.look(&view("h00", 6, 0), &peers(0), seconds(1300));

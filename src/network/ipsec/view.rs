@@ -2,7 +2,7 @@
 
 use super::super::mesh::PORT;
 use super::{derive::Way, rotation::Name, rotation::View};
-use stampede_netlink::xfrm::{AeadKey, Association, AssociationId, AssociationSpec};
+use stampede_netlink::xfrm::{AeadKey, Association, AssociationId, AssociationSpec, UdpEncapsulation};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -11,6 +11,19 @@ use std::net::IpAddr;
 pub struct Places {
     pub own: IpAddr,
     pub peers: BTreeMap<IpAddr, String>,
+}
+
+impl Places {
+    /// Which peer an association between these addresses is with, and which way it goes.
+    pub fn between(&self, source: IpAddr, destination: IpAddr) -> Option<(&str, Way)> {
+        if destination == self.own {
+            self.peers.get(&source).map(|host| (host.as_str(), Way::In))
+        } else if source == self.own {
+            self.peers.get(&destination).map(|host| (host.as_str(), Way::Out))
+        } else {
+            None
+        }
+    }
 }
 
 /// What the kernel has.
@@ -27,15 +40,11 @@ impl Seen {
         let mut seen = Self::default();
         for association in associations.iter().filter(|association| association.is_ours()) {
             let (id, source) = (association.spec.id, association.spec.source);
-            let peer = |address| places.peers.get(&address).cloned();
-            let known = if id.destination == places.own {
-                peer(source).map(|host| (host, Way::In))
-            } else if source == places.own {
-                peer(id.destination).map(|host| (host, Way::Out))
-            } else {
-                None
-            };
-            let (host, way) = known.unwrap_or_else(|| (format!("{source} to {}", id.destination), Way::Out));
+            let known = places.between(source, id.destination);
+            let (host, way) = known.map_or_else(
+                || (format!("{source} to {}", id.destination), Way::Out),
+                |(host, way)| (host.to_owned(), way),
+            );
             let name = (host, way, id.spi);
             seen.view.insert(name.clone(), association.packets);
             seen.ids.insert(name, id);
@@ -48,14 +57,26 @@ impl Seen {
     }
 }
 
-/// One direction between this host and a peer: only the overlay's packets between just these two come through it.
-pub fn association(own: IpAddr, peer: IpAddr, way: Way, spi: u32, key: AeadKey) -> AssociationSpec {
+/// One end of the way between this host and a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct At {
+    pub address: IpAddr,
+    /// The UDP port that it takes ESP in at, where it does.
+    pub esp_port: Option<u16>,
+}
+
+/// One direction between this host and a peer: only the overlay's packets between just these two come through it. In UDP where
+/// both take it so: each end sees that in the other's record and comes to the same.
+pub fn association(own: At, peer: At, way: Way, spi: u32, key: AeadKey) -> AssociationSpec {
     let (source, destination) = match way {
         Way::In => (peer, own),
         Way::Out => (own, peer),
     };
-    let mut spec = AssociationSpec::new(source, destination, spi, key);
+    let mut spec = AssociationSpec::new(source.address, destination.address, spi, key);
     spec.selector = spec.selector.udp_to(PORT);
+    let ports = source.esp_port.zip(destination.esp_port);
+    spec.encapsulation =
+        ports.map(|(source_port, destination_port)| UdpEncapsulation { source_port, destination_port });
     spec
 }
 
@@ -77,6 +98,22 @@ mod tests {
             too_old: 0,
             replayed: 0,
             forged: 0,
+        }
+    }
+
+    #[test]
+    fn both_ends_come_to_the_same_ports() {
+        let at = |address: &str, esp_port| At { address: address.parse().unwrap(), esp_port };
+        let key = || AeadKey::aes256(&[1; 36]);
+        let (one, two) = (at("198.18.0.1", Some(4500)), at("198.18.0.2", Some(4501)));
+        let (out, into) = (association(one, two, Way::Out, 1, key()), association(two, one, Way::In, 1, key()));
+        assert_eq!(out.encapsulation, Some(UdpEncapsulation { source_port: 4500, destination_port: 4501 }));
+        assert_eq!(out.encapsulation, into.encapsulation);
+        // One that takes none gets none, and sends none.
+        let three = at("198.18.0.3", None);
+        for way in [Way::In, Way::Out] {
+            assert_eq!(association(one, three, way, 1, key()).encapsulation, None);
+            assert_eq!(association(three, one, way, 1, key()).encapsulation, None);
         }
     }
 

@@ -3,9 +3,10 @@
 
 use super::support::{Namespace, PATIENCE, eventually, exchange};
 use super::traffic::Traffic;
-use super::wire::{Kind, Member, Wire, World, environment};
+use super::wire::{ESP_PORTS, Kind, Member, Wire, World, environment};
 use crate::network::Protection;
 use crate::network::ipsec::rotation::{GRACE, PERIOD};
+use crate::network::report::PeerState;
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,6 +37,20 @@ async fn three_hosts_find_each_other_and_the_wire_shows_esp_alone() {
         assert_eq!(host.policies().await, 6, "two of each family, one a peer");
         let status = host.status();
         assert!(status.ready && status.problems.is_empty(), "{status:?}");
+    }
+    for host in &hosts {
+        // Every ten seconds what the kernel counts is taken in.
+        eventually("each says of both others that they are up", async || {
+            let report = host.mesh().report();
+            report.peers.iter().filter(|peer| peer.state == PeerState::Up && peer.traffic.bytes_in > 0).count() == 2
+        })
+        .await;
+        let report = host.mesh().report();
+        for peer in &report.peers {
+            assert!(peer.up_since <= peer.heard && peer.rotated.is_some() && peer.associations == 2, "{peer:?}");
+            assert!(peer.traffic.bytes_out > 0 && peer.address.is_some() && peer.reason.is_none(), "{peer:?}");
+        }
+        assert!(report.problems.is_empty(), "{report:?}");
     }
     let seen = wire.seen().await;
     assert!(seen[&Kind::Esp] >= 12, "{seen:?}");
@@ -179,6 +194,11 @@ async fn who_has_no_secret_another_or_does_not_encrypt_gets_nothing_and_is_told(
     let plain = world.member(4, Protection::None).await;
     tells(&hosts[0], &["no overlay to h4", "none"]).await;
     tells(&plain, &["no overlay to h1", "ipsec"]).await;
+    for (asked, of) in [(&hosts[0], "h3"), (&hosts[0], "h4"), (&plain, "h1")] {
+        let report = asked.mesh().report();
+        let peer = report.peers.iter().find(|peer| peer.host == of).unwrap();
+        assert!(peer.state == PeerState::Refused && peer.reason.is_some(), "{peer:?}");
+    }
     // No secret at all: closed, until it is brought.
     let place = world.place();
     let late = world.member(5, world.protection_at(&place)).await;
@@ -253,4 +273,36 @@ async fn a_host_that_encrypts_no_more_leaves_nothing_behind() {
     let (client, server) = (hosts[1].listen(0), hosts[0].listen(7005));
     exchange(&client, &server, &hosts[0].at(7005)).unwrap();
     assert!(!world.record("h1").await.contains("seal"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a kernel with ESP: scripts/test --kernel"]
+async fn esp_in_udp_between_those_that_take_it_and_no_packet_is_lost_with_an_agent() {
+    let world = World::new().await;
+    let mut hosts = vec![world.member_in_udp(1, ESP_PORTS[0]).await, world.member_in_udp(2, ESP_PORTS[1]).await];
+    world.meshed(&hosts).await;
+    let wire = Wire::watch(&world);
+    hosts[0].asks(&hosts[1]).unwrap();
+    let seen = wire.seen().await;
+    assert!(seen[&Kind::EspInUdp] >= 2 && !seen.contains_key(&Kind::Esp), "{seen:?}");
+    // One that takes none has protocol 50 with both.
+    hosts.push(world.member(3, world.protection()).await);
+    world.meshed(&hosts).await;
+    hosts[2].asks(&hosts[0]).unwrap();
+    for (host, expected) in hosts.iter().zip([2, 2, 0]) {
+        let all = host.all().await;
+        let in_udp = all.iter().filter(|association| association.spec.encapsulation.is_some()).count();
+        assert_eq!(in_udp, expected, "{}", host.name);
+    }
+    let seen = wire.seen().await;
+    assert!(seen[&Kind::Esp] >= 2 && !seen.contains_key(&Kind::Plain), "{seen:?}");
+
+    let traffic = Traffic::between(&hosts);
+    traffic.goes_on(100).await;
+    for host in hosts.iter_mut().take(2) {
+        host.restart(&world).await;
+        eventually("its new keys are used", async || host.newest_is_used().await).await;
+    }
+    traffic.goes_on(100).await;
+    traffic.all_arrived().await;
 }

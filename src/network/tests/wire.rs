@@ -4,9 +4,9 @@ use super::support::{Namespace, PATIENCE, eventually, exchange, ip};
 use crate::environment::{Clock, Environment, Identity, Random, Timestamp};
 use crate::membership::trust::SecretPlace;
 use crate::membership::{ClusterSettings, ensure_cluster, record::Alive};
-use crate::network::ipsec::derive::generations;
+use crate::network::ipsec::{EspInUdp, derive::generations};
 use crate::network::mesh::{PORT, VNI, vtep_mac};
-use crate::network::{Network, NetworkConfig, NetworkStatus, Protection, SubnetSpec};
+use crate::network::{MeshView, Network, NetworkConfig, NetworkStatus, Protection, SubnetSpec};
 use crate::store::{Operation, Store, Transaction, embedded::Embedded, encode, key, mirror::Mirror};
 use serde_json::Value;
 use stampede_netlink::{
@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+/// Where hosts take ESP in UDP.
+pub const ESP_PORTS: [u16; 2] = [4500, 4600];
 const ESP: u8 = 50;
 const UDP: u8 = 17;
 
@@ -120,7 +122,17 @@ impl World {
     }
 
     fn protect(&self, secret: SecretPlace) -> Protection {
-        Protection::Ipsec { secret, alive: Mirror::start(self.store.clone(), &self.environment, key::all_alive()) }
+        let alive = Mirror::start(self.store.clone(), &self.environment, key::all_alive());
+        Protection::Ipsec { secret, alive, esp: None }
+    }
+
+    /// A host of which a port takes ESP in UDP. Whoever keeps the protection keeps the port open.
+    pub async fn member_in_udp(&self, number: u8, port: u16) -> Member {
+        let mut member = self.member(number, self.protection()).await;
+        let opened = member.namespace.run(|| EspInUdp::open(port, true)).unwrap();
+        let Protection::Ipsec { secret, alive, .. } = member.protection.clone() else { unreachable!() };
+        member.restart_with(self, Protection::Ipsec { secret, alive, esp: Some(opened) }).await;
+        member
     }
 
     /// A host at 198.18.0.NUMBER, with an address for an instance, and a lease.
@@ -264,6 +276,10 @@ pub struct Member {
 }
 
 impl Member {
+    pub fn mesh(&self) -> MeshView {
+        self.network.as_ref().unwrap().mesh()
+    }
+
     pub fn status(&self) -> NetworkStatus {
         self.network.as_ref().unwrap().status().borrow().clone()
     }
@@ -363,6 +379,8 @@ impl Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Esp,
+    /// To one of [`ESP_PORTS`].
+    EspInUdp,
     /// The overlay's port, for all to read.
     Plain,
     Other,
@@ -431,6 +449,7 @@ fn kind(frame: &[u8]) -> Option<(Kind, [u8; 4])> {
     let to_overlay = packet[22..24] == PORT.to_be_bytes();
     let kind = match packet[9] {
         ESP => Kind::Esp,
+        UDP if ESP_PORTS.iter().any(|port| packet[22..24] == port.to_be_bytes()) => Kind::EspInUdp,
         UDP if to_overlay => Kind::Plain,
         _ => Kind::Other,
     };

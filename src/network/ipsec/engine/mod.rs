@@ -17,16 +17,19 @@ mod ears;
 mod session;
 
 use super::{
+    EspInUdp,
+    account::Accounts,
     half::PublicHalf,
     policy,
     pulse::{self, Pulse},
     secret::{ClusterSecret, Secrets},
     view::Seen,
 };
-use crate::environment::{Backoff, Environment};
+use crate::environment::{Backoff, Environment, Timestamp};
 use crate::membership::{Cluster, record::Alive, trust::SecretPlace};
 use crate::network::kernel::{Error, Kernel};
 use crate::network::mesh::{self, Mesh, PORT, Underlay};
+use crate::network::report::{PeerReport, PeerState};
 use crate::store::{Store, mirror::Mirror};
 use ears::Ears;
 use session::{Session, Step};
@@ -78,11 +81,14 @@ pub struct Engine {
     pub environment: Environment,
     pub host: String,
     pub secret: SecretPlace,
+    pub esp: Option<EspInUdp>,
     pub mesh: Mirror<Mesh>,
     pub alive: Mirror<Alive>,
     pub cluster: Mirror<Cluster>,
     pub reach: watch::Receiver<Option<Reach>>,
     pub word: watch::Sender<Option<Word>>,
+    /// What is known of the hosts there is a way to, for people.
+    pub report: watch::Sender<BTreeMap<String, PeerReport>>,
 }
 
 /// What the loop holds from turn to turn.
@@ -91,6 +97,7 @@ struct Turning {
     xfrm: Xfrm,
     session: Option<Session>,
     pulse: Pulse,
+    accounts: Accounts,
     /// The record as last written, and when.
     written: Option<(Mesh, Duration)>,
     /// A write that is under way; the loop does not wait for the store.
@@ -128,6 +135,7 @@ impl Engine {
             xfrm,
             session: None,
             pulse: Pulse::default(),
+            accounts: Accounts::default(),
             written: None,
             writing: JoinSet::new(),
             patience: Backoff::new(&self.environment, AGAIN, pulse::PERIOD),
@@ -147,6 +155,7 @@ impl Engine {
                     pause = AGAIN;
                 }
             }
+            self.report(&turning, &word);
             self.tell(word);
             tokio::select! {
                 _ = mesh.next() => pause = SOON,
@@ -170,6 +179,40 @@ impl Engine {
             *now = Some(word);
             true
         });
+    }
+
+    fn report(&self, turning: &Turning, word: &Word) {
+        let clock = &self.environment.clock;
+        let (boottime, now) = (clock.boottime(), clock.now());
+        let at = |moment: Duration| {
+            let ago = i64::try_from(boottime.saturating_sub(moment).as_millis()).unwrap_or(i64::MAX);
+            Timestamp(now.0.saturating_sub(ago))
+        };
+        let refused = word.refused.iter().map(|(host, reason)| PeerReport {
+            host: host.clone(),
+            state: PeerState::Refused,
+            reason: Some(reason.clone()),
+            ..PeerReport::default()
+        });
+        let known = turning.session.iter().flat_map(|session| &session.peers.known).map(|(host, _)| {
+            let account = turning.accounts.of(host);
+            let heard = turning.pulse.heard(host, boottime);
+            PeerReport {
+                host: host.clone(),
+                state: match heard {
+                    Some(_) => PeerState::Up,
+                    None if turning.pulse.is_overdue(host, boottime) => PeerState::Silent,
+                    None => PeerState::Waiting,
+                },
+                up_since: heard.map(|(since, _)| at(since)),
+                heard: heard.map(|(_, last)| at(last)),
+                rotated: account.rotated,
+                associations: account.associations,
+                traffic: account.traffic,
+                ..PeerReport::default()
+            }
+        });
+        self.report.send_replace(refused.chain(known).map(|peer| (peer.host.clone(), peer)).collect());
     }
 
     /// Looks at everything and does what follows; whether that was anything.
@@ -225,7 +268,13 @@ impl Engine {
         match number {
             Ok(Ok(number)) => {
                 tracing::info!(number, secret = %secret.name(), "this host encrypts");
-                Some(Session::new(&self.host, cluster, Secrets::new(secret, None), number))
+                Some(Session::new(
+                    &self.host,
+                    cluster,
+                    Secrets::new(secret, None),
+                    number,
+                    self.esp.as_ref().map(EspInUdp::port),
+                ))
             }
             Ok(Err(error)) => {
                 word.problems.push(format!("encryption: {error}"));
@@ -240,7 +289,9 @@ impl Engine {
         let Some(session) = &mut turning.session else { return Ok(false) };
         let (own, now) = (reach.underlay.address, self.environment.clock.boottime());
         let places = session.places(own);
-        let seen = Seen::of(&turning.xfrm.associations().await?, &places);
+        let associations = turning.xfrm.associations().await?;
+        turning.accounts.look(&associations, &places);
+        let seen = Seen::of(&associations, &places);
         turning.pulse.look(&seen.view, &session.hosts(), now);
         let mut reachable = self.alive();
         reachable.extend(turning.pulse.lately(now).cloned());
@@ -330,7 +381,10 @@ impl Engine {
             session.rotation.ask();
         }
         word.problems.extend(silent.keys().map(|host| {
-            format!("nothing comes from {host} though it is up: is IP protocol 50 (ESP) let through between the hosts?")
+            format!(
+                "nothing comes from {host} though it is up: is IP protocol 50 (ESP) let through between the hosts? Where it is \
+                 not, set network.esp_udp_port on both"
+            )
         }));
     }
 

@@ -8,7 +8,7 @@ use super::super::{
     record::Opened,
     rotation::{Action, Reason, Rotation},
     secret::Secrets,
-    view::{Places, Seen, association},
+    view::{At, Places, Seen, association},
 };
 use crate::environment::Environment;
 use crate::network::mesh::{Encryption, Mesh, Underlay};
@@ -32,6 +32,8 @@ pub struct Session {
     cluster: String,
     secrets: Secrets,
     number: u32,
+    /// The UDP port that this host takes ESP in at, where it does.
+    esp_port: Option<u16>,
     pub rotation: Rotation,
     halves: BTreeMap<u32, Half>,
     pub peers: Peers,
@@ -40,10 +42,10 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32) -> Self {
+    pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32, esp_port: Option<u16>) -> Self {
         let rotation = Rotation::new(number);
         let (host, halves, peers, record) = (host.to_owned(), BTreeMap::new(), Peers::default(), Vec::new());
-        Self { host, cluster, secrets, number, rotation, halves, peers, record }
+        Self { host, cluster, secrets, number, esp_port, rotation, halves, peers, record }
     }
 
     /// Takes in all records as they are now.
@@ -75,7 +77,7 @@ impl Session {
 
     /// This host's record with these halves, under the seal.
     pub fn sealed(&self, halves: Vec<PublicHalf>, underlay: Underlay, mtu: u32) -> Mesh {
-        let opened = Opened { number: self.number, underlay: vec![underlay.address], esp_port: None, halves };
+        let opened = Opened { number: self.number, underlay: vec![underlay.address], esp_port: self.esp_port, halves };
         let sealed = opened.seal(&self.cluster, &self.host, &self.secrets);
         Mesh::new(self.number, underlay, mtu, Encryption::Ipsec, sealed)
     }
@@ -131,7 +133,11 @@ impl Session {
         let half = self.halves.get(&own.generation).filter(|half| half.public == *own)?;
         let end = End { host, number: known.opened.number, half: peer };
         match derive::key(half, &self.host, self.number, end, *way, &self.secrets) {
-            Ok(key) => Some(AssociationChange::Add(association(places.own, known.address, *way, *spi, key))),
+            Ok(key) => {
+                let own = At { address: places.own, esp_port: self.esp_port };
+                let peer = At { address: known.address, esp_port: known.opened.esp_port };
+                Some(AssociationChange::Add(association(own, peer, *way, *spi, key)))
+            }
             Err(error) => {
                 tracing::warn!(peer = host, %error, "no key with this host");
                 None

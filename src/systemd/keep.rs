@@ -1,0 +1,34 @@
+//! Sockets that outlive the service: systemd keeps them (file descriptor store, systemd.service(5)) and hands them to the next
+//! that starts. Outside systemd nothing is kept.
+
+use sd_notify::NotifyState;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+
+/// Has systemd keep a socket under a name, in place of one that it keeps already.
+///
+/// # Errors
+/// Where systemd does not listen to this service.
+pub fn keep(name: &str, socket: &UdpSocket) -> io::Result<()> {
+    forget(name)?;
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[socket.as_fd()])
+}
+
+/// Has systemd keep nothing under a name any more.
+///
+/// # Errors
+/// Where systemd does not listen to this service.
+pub fn forget(name: &str) -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
+}
+
+/// What systemd kept under a name; once in a process's life.
+///
+/// # Errors
+/// Where that is no UDP socket.
+pub fn kept(name: &str) -> io::Result<Option<UdpSocket>> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let Some(place) = names.split(':').position(|kept| kept == name) else { return Ok(None) };
+    listenfd::ListenFd::from_env().take_udp_socket(place)
+}
