@@ -316,3 +316,6 @@ impl Store for Guarded {
         self.store.describe()
     }
 }
+
+#[cfg(test)]
+mod tests;

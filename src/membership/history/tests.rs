@@ -1,0 +1,92 @@
+//! Answers that are overtaken on their way. What a restored store looks like is tried in tests/cluster/restoring.rs.
+
+use super::*;
+use crate::environment::Environment;
+use crate::store::embedded::Embedded;
+use crate::store::{Operation, encode};
+use serde_json::json;
+
+/// One connection of an agent, on which each answer to a look comes after the agent's other connection heard of something
+/// newer.
+#[derive(Debug)]
+struct Overtaken {
+    store: Arc<dyn Store>,
+    other: Arc<dyn Store>,
+}
+
+async fn put(store: &dyn Store, key: &str) {
+    let value = encode(key, &json!({"id": "c", "generation": 1})).unwrap();
+    store.commit(Transaction::new().then(Operation::put(key, value))).await.unwrap();
+}
+
+#[async_trait::async_trait]
+impl Store for Overtaken {
+    async fn get(&self, key: &str) -> Result<Lookup, Error> {
+        let found = self.store.get(key).await;
+        put(self.other.as_ref(), "newer").await;
+        found
+    }
+    async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
+        self.store.range(prefix).await
+    }
+    async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, Error> {
+        self.store.changed_since(prefix, after).await
+    }
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        self.store.commit(transaction).await
+    }
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
+        self.store.watch(prefix, from).await
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
+        self.store.grant_lease(ttl).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
+        self.store.keep_alive(lease).await
+    }
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, Error> {
+        self.store.time_to_live(lease).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), Error> {
+        self.store.revoke_lease(lease).await
+    }
+    fn single_host(&self) -> bool {
+        self.store.single_host()
+    }
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_overtaken_is_not_the_past() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain: Arc<dyn Store> = Arc::new(Embedded::in_memory(&Environment::system().unwrap()).unwrap());
+    put(plain.as_ref(), &key::cluster()).await;
+    let history = History::open(directory.path()).unwrap();
+    let other = history.guard(plain.clone());
+    put(other.as_ref(), "first").await;
+
+    let late = Overtaken { store: plain.clone(), other };
+    history.look(&late).await.unwrap();
+    let newest = plain.get("newer").await.unwrap().revision;
+    let known = history.state().known.clone();
+    assert_eq!((known.revision, known.back), (newest, None));
+    // Nor is one to a call through the guard, whose look comes first.
+    history.state().sure = None;
+    put(history.guard(Arc::new(late)).as_ref(), "last").await;
+}
+
+#[tokio::test]
+async fn an_answer_from_before_what_was_known_is_the_past() {
+    let directory = tempfile::tempdir().unwrap();
+    let environment = Environment::system().unwrap();
+    let (newer, older) = (Embedded::in_memory(&environment).unwrap(), Embedded::in_memory(&environment).unwrap());
+    put(&newer, &key::cluster()).await;
+    put(&newer, "more").await;
+    put(&older, &key::cluster()).await;
+    let history = History::open(directory.path()).unwrap();
+    history.look(&newer).await.unwrap();
+    assert!(history.look(&older).await.is_err());
+    assert!(history.look(&newer).await.is_err(), "one that went back once is another store since");
+}
