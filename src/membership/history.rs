@@ -1,7 +1,7 @@
 //! Whether the store went back in time: a backup of etcd was restored under this agent, with or without its knowledge.
 //!
 //! ```text
-//!  every answer: its revision against the highest seen before it was asked
+//!  every answer: its revision against the highest seen, in answers and watches, before it was asked
 //!        │ lower                          ▲ the cluster is a new generation (`stampede store restored`):
 //!        ▼                                │ the agent starts anew with it
 //!   hands off: every call fails, as if the store could not be reached ─┘
@@ -15,7 +15,10 @@
 //! a moment (a lost connection is made anew unseen), it is looked at before the next write.
 
 use super::identity;
-use crate::store::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch, key};
+use crate::store::{
+    Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch, WatchEvent, key,
+};
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +53,19 @@ struct State {
     sure: Option<Instant>,
     /// The generation with which this agent works; `None` before its first look.
     working: Option<u64>,
+}
+
+/// Revisions of one generation follow one another; those of two have nothing to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Floor {
+    generation: u64,
+    revision: Revision,
+}
+
+impl Known {
+    fn floor(&self) -> Floor {
+        Floor { generation: self.generation, revision: self.revision }
+    }
 }
 
 /// What one agent knows of its store's history; shared by all its connections.
@@ -116,9 +132,9 @@ impl History {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before a call: the revision below which no answer to it can be. Where it is not sure that it is the same store still,
+    /// Before a call: what no answer to it can be behind. Where it is not sure that it is the same store still,
     /// that is seen to before a write, and before anything at all is asked for the first time.
-    async fn before(&self, store: &dyn Store, writes: bool) -> Result<Revision, Error> {
+    async fn before(&self, store: &dyn Store, writes: bool) -> Result<Floor, Error> {
         let look = {
             let state = self.state();
             if state.working.is_some() {
@@ -129,19 +145,31 @@ impl History {
         if look {
             self.look(store).await?;
         }
-        Ok(self.state().known.revision)
+        Ok(self.state().known.floor())
     }
 
     /// After it.
-    fn after(&self, floor: Revision, seen: Revision) -> Result<(), Error> {
+    fn after(&self, floor: Floor, seen: Revision) -> Result<(), Error> {
         let mut state = self.state();
-        if seen < floor {
-            return self.went_back(state, seen);
+        if state.known.generation == floor.generation {
+            if seen < floor.revision {
+                return self.went_back(state, seen);
+            }
+            state.refused()?;
+            state.known.revision = seen.max(state.known.revision);
+            state.sure = Some(Instant::now());
+            return Ok(());
         }
-        state.refused()?;
-        state.known.revision = seen.max(state.known.revision);
-        state.sure = Some(Instant::now());
-        Ok(())
+        // Another one saw a new generation meanwhile: of which of the two this answer is, it does not tell.
+        state.refused()
+    }
+
+    /// From a watch: all that an agent sees that asks for nothing.
+    fn heard(&self, generation: u64, revision: Revision) {
+        let known = &mut self.state().known;
+        if known.generation == generation && known.back.is_none() {
+            known.revision = revision.max(known.revision);
+        }
     }
 
     fn failed(&self, error: Error) -> Error {
@@ -166,7 +194,8 @@ impl History {
     /// Is it the same store still?
     async fn look(&self, store: &dyn Store) -> Result<(), Error> {
         // What others hear while this answer is on its way does not make it an old one.
-        let floor = self.state().known.clone();
+        let before = self.state().known.clone();
+        let floor = before.floor();
         let lookup = store.get(&key::cluster()).await?;
         let cluster: Option<Cluster> = lookup.entry.as_ref().map(crate::store::decode).transpose()?;
         let mut state = self.state();
@@ -178,7 +207,14 @@ impl History {
                     Known { cluster: found.id, generation: found.generation, revision: lookup.revision, back: None };
                 state.working.get_or_insert(found.generation);
             }
-            Some(found) if found.generation < floor.generation || lookup.revision < floor.revision => {
+            // Another look saw a new generation meanwhile, and this answer is of the time before.
+            found
+                if known.generation != floor.generation
+                    && found.as_ref().is_none_or(|found| found.generation != known.generation) =>
+            {
+                return Err(Error::Unavailable { message: "its cluster became a new generation meanwhile".into() });
+            }
+            Some(found) if (Floor { generation: found.generation, revision: lookup.revision }) < floor => {
                 return self.went_back(state, lookup.revision);
             }
             Some(found) => {
@@ -188,7 +224,7 @@ impl History {
                 state.known.revision = lookup.revision.max(state.known.revision);
             }
             // Before the first agent made it; or of a store that was lost, or into which a backup is being read.
-            None if floor.cluster.is_empty() => {}
+            None if before.cluster.is_empty() => {}
             None => return self.went_back(state, lookup.revision),
         }
         state.sure = Some(Instant::now());
@@ -285,7 +321,14 @@ impl Store for Guarded {
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
-        self.unseen(false, self.store.watch(prefix, from)).await
+        let watch = self.unseen(false, self.store.watch(prefix, from)).await?;
+        let (history, generation) = (self.history.clone(), self.history.state().known.generation);
+        let heard = watch.inspect(move |message| {
+            if let Ok(WatchEvent::Changed { revision, .. } | WatchEvent::Progress { revision }) = message {
+                history.heard(generation, *revision);
+            }
+        });
+        Ok(heard.boxed())
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {

@@ -15,7 +15,11 @@ struct Overtaken {
 }
 
 async fn put(store: &dyn Store, key: &str) {
-    let value = encode(key, &json!({"id": "c", "generation": 1})).unwrap();
+    put_generation(store, key, 1).await;
+}
+
+async fn put_generation(store: &dyn Store, key: &str, generation: u64) {
+    let value = encode(key, &json!({"id": "c", "generation": generation})).unwrap();
     store.commit(Transaction::new().then(Operation::put(key, value))).await.unwrap();
 }
 
@@ -89,4 +93,45 @@ async fn an_answer_from_before_what_was_known_is_the_past() {
     history.look(&newer).await.unwrap();
     assert!(history.look(&older).await.is_err());
     assert!(history.look(&newer).await.is_err(), "one that went back once is another store since");
+}
+
+/// Two connections look at once when an agent starts after its store went back and became a new generation: of the revisions
+/// of the past none counts any more.
+#[tokio::test]
+async fn two_looks_at_a_new_generation_agree() {
+    let directory = tempfile::tempdir().unwrap();
+    let environment = Environment::system().unwrap();
+    let past = Embedded::in_memory(&environment).unwrap();
+    put(&past, &key::cluster()).await;
+    for _ in 0..5 {
+        put(&past, "more").await;
+    }
+    History::open(directory.path()).unwrap().look(&past).await.unwrap();
+
+    let present: Arc<dyn Store> = Arc::new(Embedded::in_memory(&environment).unwrap());
+    put_generation(present.as_ref(), &key::cluster(), 2).await;
+    let history = History::open(directory.path()).unwrap();
+    let other = history.guard(present.clone());
+    let late = Overtaken { store: present.clone(), other };
+    history.look(&late).await.unwrap();
+    assert_eq!(history.state().known.back, None);
+    // So does an answer to what was asked before.
+    let before = Floor { generation: 1, revision: Revision(100) };
+    history.after(before, Revision(3)).unwrap();
+    history.after(before, Revision(1000)).unwrap();
+    put(history.guard(present).as_ref(), "last").await;
+}
+
+#[tokio::test]
+async fn what_a_watch_tells_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain: Arc<dyn Store> = Arc::new(Embedded::in_memory(&Environment::system().unwrap()).unwrap());
+    put(plain.as_ref(), &key::cluster()).await;
+    let history = History::open(directory.path()).unwrap();
+    let next = Revision(plain.get("w/a").await.unwrap().revision.0 + 1);
+    let mut watch = history.guard(plain.clone()).watch("w/", next).await.unwrap();
+    put(plain.as_ref(), "w/a").await;
+    watch.next().await.unwrap().unwrap();
+    let told = plain.get("w/a").await.unwrap().revision;
+    assert_eq!(history.state().known.revision, told);
 }
