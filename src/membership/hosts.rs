@@ -16,6 +16,8 @@ pub const IDLE: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug)]
 pub struct HostView {
     pub host: Arc<Host>,
+    /// When its record was last written: what a placement compares, so that a host that was closed takes nothing more.
+    pub revision: Revision,
     /// Its liveness record, if its lease lives.
     pub alive: Option<Arc<Alive>>,
     /// When that came into being: what a placement compares.
@@ -74,6 +76,7 @@ impl Hosts {
         let alive = self.alive.get(name).filter(|alive| alive.value.identity == item.value.identity);
         HostView {
             host: item.value,
+            revision: item.mod_revision,
             alive_created: alive.as_ref().map(|alive| alive.create_revision),
             alive: alive.map(|alive| alive.value),
         }

@@ -274,7 +274,8 @@ pub(super) mod tests {
     pub fn view(host: Host) -> HostView {
         let alive =
             Alive { identity: "i".into(), incarnation: 1, boot_id: "b".into(), address: "198.18.0.1:9080".into() };
-        HostView { host: Arc::new(host), alive: Some(Arc::new(alive)), alive_created: Some(Revision(5)) }
+        let (host, alive) = (Arc::new(host), Some(Arc::new(alive)));
+        HostView { host, revision: Revision(4), alive, alive_created: Some(Revision(5)) }
     }
 
     /// With one instance that takes `promised_mb`.

@@ -313,10 +313,10 @@ fn learn(
     reservation: Option<&Reservation>,
     lessons: &mut Lessons,
 ) -> Result<(), PlaceError> {
-    let alive = key::alive(host);
+    let (alive, record) = (key::alive(host), key::host(host));
     let mut keys = Vec::new();
     for Failure { compare, .. } in failures {
-        if verdict::key(&compare) == alive {
+        if [alive.as_str(), record.as_str()].contains(&verdict::key(&compare)) {
             lessons.changing = Some(host.to_owned());
         } else if let Some(reservation) = reservation
             && reservation.reserved.compares.contains(&compare)
@@ -351,6 +351,7 @@ fn piece(
     let alive = key::alive(&host.name);
     let mut compares = vec![
         Compare::Absent { key: on },
+        Compare::ModRevision { key: key::host(&host.name), revision: target.pick.candidate.view.revision },
         match target.pick.candidate.view.alive_created {
             Some(revision) => Compare::CreateRevision { key: alive, revision },
             None => Compare::Exists { key: alive },

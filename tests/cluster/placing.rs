@@ -5,12 +5,12 @@ use crate::server::Server;
 use crate::shaky::Shaky;
 use crate::{environment, put_host, until, within};
 use stampede::membership::Hosts;
-use stampede::membership::record::Capability;
+use stampede::membership::record::{Capability, Host};
 use stampede::placement::record::{Allocation, Claim, Share};
 use stampede::placement::{AddressSource, Choice, PlaceError, Placed, Placer, Request, Wanted, Writes, audit};
 use stampede::resource::identifier;
 use stampede::store::embedded::Embedded;
-use stampede::store::{self, Compare, Error, Operation, Store, Transaction, key};
+use stampede::store::{self, Compare, Error, Operation, Store, Transaction, decode, encode, key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -271,6 +271,40 @@ async fn a_host_that_goes_meanwhile_gets_nothing() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_closed_meanwhile_gets_nothing() {
+    let server = Server::start().await;
+    let store: Arc<dyn Store> = server.connect();
+    for id in 1..=2 {
+        put_host(&store, id, 100 * MEMORY).await;
+    }
+    let pool = Pool::new(store.clone(), 100);
+    let placer = placer(&store, &pool);
+    let closed = std::sync::Mutex::new(None);
+    let write = resource(1);
+    let close = async |host: &str| {
+        let entry = store.get(&key::host(host)).await.unwrap().entry.unwrap();
+        let record = Host { cordoned: true, ..decode(&entry).unwrap() };
+        let put = Operation::put(&entry.key, encode(&entry.key, &record).unwrap());
+        store.commit(Transaction::new().then(put)).await.unwrap();
+    };
+    // Between the choice and the transaction, an operator closes the host that was chosen.
+    let placed = placer
+        .place(&request(1, MEMORY), &|choice| {
+            let mut closed = closed.lock().unwrap();
+            if closed.is_none() {
+                *closed = Some(choice.host.clone());
+                tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(close(&choice.host)));
+            }
+            write(choice)
+        })
+        .await
+        .unwrap();
+    let closed = closed.lock().unwrap().clone().unwrap();
+    assert_ne!(placed.host, closed);
+    assert_eq!(check(&store, 100 * MEMORY).await[&1], placed.host);
 }
 
 #[tokio::test(flavor = "multi_thread")]
