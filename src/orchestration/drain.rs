@@ -1,11 +1,13 @@
 //! Emptying a host: what may move leaves it, a few at a time, and what stays is left alone unless it is to be stopped.
 //!
 //! ```text
-//! drain asked ──► host: drain {…} + todo ──► look ──► plan (pure) ──► tell some to leave ──► look again … ──► done
+//! drain asked ──► host: drain {…} + todo ──► look ──► plan (pure) ──► written ──► some told to leave ──► look again … ──► done
 //!                                             ▲                                                  │
 //!                                             └── 1 s while some are on their way; else when there may be room
 //! ```
-//! Each look starts from what is stored: who asked, and who looked before, may be gone. An instance leaves by itself, as
+//! Each look starts from what is stored: who asked, and who looked before, may be gone. Who is about to be told to leave is written
+//! down first, and each is told in a transaction that compares the host's record: so no more are down at once than may be,
+//! and nobody is told once it is undone. An instance leaves by itself, as
 //! [`super::lifecycle`] has it: stopped, given up, and placed anew by whoever is its shard's owner then.
 //!
 //! What stays (`onHostLoss` is `stay`) has something on this host that no other has, or it would say `move`: it goes on running
@@ -68,7 +70,8 @@ struct Plan {
 fn plan(drain: &Drain, guests: &BTreeMap<u64, Guest>, arrived: &BTreeSet<u64>) -> Plan {
     let of = |kind: Guest| guests.iter().filter(move |(_, guest)| **guest == kind).map(|(id, _)| *id);
     let mut next = drain.clone();
-    next.moving.retain(|id| !arrived.contains(id));
+    // Some were never told: who was about to is gone.
+    next.moving.retain(|id| !arrived.contains(id) && guests.get(id) != Some(&Guest::Movable));
     next.moving.extend(of(Guest::Leaving));
     next.moved += drain.moving.intersection(arrived).count();
     let movable: Vec<u64> = of(Guest::Movable).filter(|id| !next.moving.contains(id)).collect();
@@ -107,46 +110,62 @@ impl Orchestrator {
         };
         if found.alive.is_none() {
             // Nobody there to stop anything; what moves on a host's loss, moves because of that.
-            return self.look_again(&found.host, found.entry, found.host.clone(), true).await;
+            return self.look_again(&found.host, found.entry, found.host.clone(), true).await.map(drop);
         }
         let guests = rows.iter().map(|row| (row.id, Guest::of(row))).collect();
         let arrived = self.arrived(drain, &rows).await?;
         let mut plan = plan(drain, &guests, &arrived);
         let mut reasons = BTreeSet::new();
-        for row in &rows {
-            if plan.stop.contains(&row.id) {
-                self.change(instance::BASE, row.id, |current| {
-                    Ok(lifecycle::stop_for_drain(current).unwrap_or_else(|| current.clone()))
-                })
-                .await?;
-            }
-            if plan.leave.contains(&row.id) {
-                match self.placer().would_fit(&self.request(row).await?, &found.host.name).await {
-                    Ok(()) => {
-                        self.change(instance::BASE, row.id, |current| {
-                            // Looked at again: it may have been stopped, or moved, since.
-                            let here = current.get::<String>(instance::HOST_NAME).as_ref() == Some(&found.host.name);
-                            let leaving = lifecycle::move_away(current).filter(|_| here);
-                            Ok(leaving.unwrap_or_else(|| current.clone()))
-                        })
-                        .await?;
-                        plan.drain.moving.insert(row.id);
-                        plan.drain.left = plan.drain.left.saturating_sub(1);
-                    }
-                    Err(error @ PlaceError::NoHost { .. }) => {
-                        reasons.insert(format!("{} has no place to go to: {error}", identifier::instance(row.id)));
-                    }
-                    Err(error) => tracing::debug!(instance = row.id, %error, "its leaving is tried again"),
+        let mut leave = Vec::new();
+        for row in rows.iter().filter(|row| plan.leave.contains(&row.id)) {
+            match self.placer().would_fit(&self.request(row).await?, &found.host.name).await {
+                Ok(()) => leave.push(row.id),
+                Err(error @ PlaceError::NoHost { .. }) => {
+                    reasons.insert(format!("{} has no place to go to: {error}", identifier::instance(row.id)));
                 }
+                Err(error) => tracing::debug!(instance = row.id, %error, "its leaving is tried again"),
             }
         }
+        plan.drain.moving.extend(&leave);
+        plan.drain.left = plan.drain.left.saturating_sub(leave.len());
         if let Some(reason) = reasons.first() {
             plan.drain.message = format!("{}; {reason}", plan.drain.message);
         }
-        let waits = !reasons.is_empty() && plan.drain.moving.is_empty() && plan.stop.is_empty();
+        let homeless = self.homeless(&plan.drain).await?;
+        if !homeless.is_empty() {
+            let names: Vec<String> = homeless.iter().map(|id| identifier::instance(*id)).collect();
+            plan.drain.message = format!("{}; no host has room for {}", plan.drain.message, names.join(", "));
+        }
+        let none_moves = plan.drain.moving.len() == homeless.len();
+        let waits = (!reasons.is_empty() || !homeless.is_empty()) && none_moves && plan.stop.is_empty();
         plan.drain.stuck = waits;
         let next = Host { drain: Some(plan.drain), ..found.host.clone() };
-        self.look_again(&found.host, found.entry, next, waits).await
+        // Before anybody is told: who looks next knows who may be on the way, whatever becomes of this one.
+        let Some(drained) = self.look_again(&found.host, found.entry, next, waits).await? else { return Ok(()) };
+        self.tell(&found.host.name, &drained, &leave, lifecycle::move_away).await?;
+        self.tell(&found.host.name, &drained, &plan.stop, lifecycle::stop_for_drain).await
+    }
+
+    /// Those of `ids` that are still on the host go down as `how` has it, as long as its record is as `drained` says: one that
+    /// is no longer drained tells nobody to leave.
+    async fn tell(
+        &self,
+        host: &str,
+        drained: &Compare,
+        ids: &[u64],
+        how: fn(&Resource) -> Option<Resource>,
+    ) -> Result<(), ServiceError> {
+        for id in ids {
+            // Looked at again: it may have been stopped, or moved, since.
+            let here = |row: &Resource| row.get::<String>(instance::HOST_NAME).as_deref() == Some(host);
+            let next = |row: &Resource| how(row).filter(|_| here(row));
+            match self.change_while(instance::BASE, *id, drained.clone(), next).await {
+                // One that is gone needs not be told.
+                Ok(()) | Err(ServiceError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Those that the host holds.
@@ -167,7 +186,9 @@ impl Orchestrator {
     async fn arrived(&self, drain: &Drain, here: &[Resource]) -> Result<BTreeSet<u64>, ServiceError> {
         let mut arrived = BTreeSet::new();
         for id in &drain.moving {
-            if here.iter().any(|row| row.id == *id && lifecycle::moving_away(row)) {
+            let still_here =
+                |row: &Resource| row.id == *id && matches!(Guest::of(row), Guest::Movable | Guest::Leaving);
+            if here.iter().any(still_here) {
                 continue;
             }
             match self.read(instance::BASE, *id).await {
@@ -184,6 +205,19 @@ impl Orchestrator {
             }
         }
         Ok(arrived)
+    }
+
+    /// Those on their way that are down and wait for room.
+    async fn homeless(&self, drain: &Drain) -> Result<Vec<u64>, ServiceError> {
+        let mut homeless = Vec::new();
+        for id in &drain.moving {
+            match self.read(instance::BASE, *id).await {
+                Ok((row, _)) if lifecycle::waits_for_room(&row) => homeless.push(*id),
+                Ok(_) | Err(ServiceError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(homeless)
     }
 
     /// The host is no longer drained: what was stopped because of it is started.
@@ -204,11 +238,23 @@ impl Orchestrator {
         self.forget_todo("host", host.id, unchanged(entry)).await
     }
 
-    /// Writes what came out, where it is something new, and when to look next.
-    async fn look_again(&self, host: &Host, entry: Entry, next: Host, waits: bool) -> Result<(), ServiceError> {
+    /// Writes what came out, where it is something new, and when to look next. What holds as long as nobody wrote the host's
+    /// record since; `None` where this look was overtaken by another, or by an undo.
+    async fn look_again(
+        &self,
+        host: &Host,
+        entry: Entry,
+        next: Host,
+        waits: bool,
+    ) -> Result<Option<Compare>, ServiceError> {
         let todo = todo("host", host.id);
         let mut transaction = Transaction::new().unchanged(&entry.key, entry.mod_revision);
-        if next != *host {
+        let changes = next != *host;
+        if !changes && waits && host.drain.as_ref().is_some_and(|drain| drain.stuck) {
+            // It waits for room already.
+            return Ok(Some(unchanged(&entry)));
+        }
+        if changes {
             transaction = transaction.then(Operation::put(&entry.key, encode(&entry.key, &next)?));
         }
         let done = next.drain.as_ref().is_none_or(|drain| drain.done);
@@ -219,9 +265,9 @@ impl Orchestrator {
             let again = Todo { not_before: self.now().after(LOOK), room: waits };
             transaction.then(Operation::put(&todo, encode(&todo, &again)?))
         };
-        // One that fails was overtaken by another look, or by an undo.
-        self.store().commit(transaction).await?;
-        Ok(())
+        let outcome = self.store().commit(transaction).await?;
+        let revision = if changes { outcome.revision } else { entry.mod_revision };
+        Ok(outcome.succeeded.then_some(Compare::ModRevision { key: entry.key, revision }))
     }
 }
 
@@ -246,6 +292,14 @@ mod tests {
         let last = plan(&drain(4), &left, &BTreeSet::new()).drain;
         assert!(last.done);
         assert_eq!(last.message, "drained: 0 moved, 1 stay (onHostLoss)");
+    }
+
+    #[test]
+    fn one_that_was_never_told_is_not_on_its_way() {
+        let guests = BTreeMap::from([(1, Guest::Movable), (2, Guest::Movable), (3, Guest::Leaving)]);
+        let known = Drain { moving: BTreeSet::from([1, 3, 9]), ..drain(3) };
+        let Plan { leave, drain: next, .. } = plan(&known, &guests, &BTreeSet::new());
+        assert_eq!((next.moving, leave), (BTreeSet::from([3, 9]), vec![1]));
     }
 
     proptest! {

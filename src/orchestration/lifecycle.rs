@@ -169,6 +169,12 @@ pub fn stopped_by_drain(instance: &Resource) -> bool {
     instance.get(STOPPED_BY_DRAIN).unwrap_or(false)
 }
 
+/// The same, and nobody wanted anything else of it since.
+fn waits_for_drain(instance: &Resource) -> bool {
+    let down = matches!(instance.state, State::Stopping | State::Stopped);
+    stopped_by_drain(instance) && down && instance.get::<String>(AFTER_STOP).is_none()
+}
+
 /// Down first, where it may be up.
 fn remove(instance: &mut Resource) {
     let down = matches!(instance.state, State::Stopped | State::Removing) || !placed(instance);
@@ -324,15 +330,16 @@ pub fn host_removed(instance: &Resource, host: &str, now: Timestamp) -> Resource
     let mut next = deallocated(instance);
     next.set(instance::REQUESTED_HOST, Value::Null);
     match instance::desired(instance) {
-        Desired::Running => {
+        desired if desired == Desired::Running || waits_for_drain(instance) => {
+            next.set(STOPPED_BY_DRAIN, Value::Null);
             want(&mut next, Desired::Stopped);
             let message = format!(
                 "its host {host} was removed by force, with what it kept there: start it, and it begins anew on another host"
             );
             next.fail(State::Stopped, message);
         }
-        Desired::Stopped => return at_rest(instance, now),
         Desired::Purged => next.enter(State::Purged),
+        _ => return at_rest(instance, now),
     }
     next
 }

@@ -158,12 +158,27 @@ impl Orchestrator {
             if next == current {
                 return Ok(written(current, entry.mod_revision));
             }
-            let outcome = self.write(base, &current, &next, entry.mod_revision).await?;
+            let outcome = self.write(base, &current, &next, vec![unchanged(&entry)]).await?;
             if outcome.succeeded {
                 return Ok(written(next, outcome.revision));
             }
         }
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+    }
+
+    /// Changes it once, as long as `while_so` holds; nothing where `change` has nothing to change, or somebody was faster.
+    pub(super) async fn change_while(
+        &self,
+        base: &str,
+        id: u64,
+        while_so: Compare,
+        change: impl FnOnce(&Resource) -> Option<Resource>,
+    ) -> Result<(), ServiceError> {
+        let (current, entry) = self.read(base, id).await?;
+        if let Some(next) = change(&current) {
+            self.write(base, &current, &next, vec![unchanged(&entry), while_so]).await?;
+        }
+        Ok(())
     }
 
     /// One transaction: the row; its claim, where it has one and something else is wanted; what is to follow.
@@ -172,10 +187,10 @@ impl Orchestrator {
         base: &str,
         current: &Resource,
         next: &Resource,
-        revision: Revision,
+        compares: Vec<Compare>,
     ) -> Result<Outcome, ServiceError> {
         let row = key::resource(base, next.id);
-        let mut transaction = Transaction::new().unchanged(&row, revision);
+        let mut transaction = Transaction { compares, ..Transaction::new() };
         transaction = transaction.then(Operation::put(&row, encode(&row, next)?));
         transaction = with_todo(transaction, base, current, next, self.now())?;
         let wakes = base == instance::BASE && next.generation != current.generation;
@@ -210,7 +225,7 @@ impl Orchestrator {
                     return self.place(&current, Some(entry.mod_revision)).await.map(drop);
                 }
                 lifecycle::Next::Write(next) => {
-                    self.write(base, &current, &next, entry.mod_revision).await?;
+                    self.write(base, &current, &next, vec![unchanged(&entry)]).await?;
                 }
                 lifecycle::Next::Forget => return self.forget(base, &current, &entry).await,
             }

@@ -108,6 +108,18 @@ mod tests {
         assert_eq!(lifecycle::drive(&next, NOW), lifecycle::Next::Nothing);
     }
 
+    #[test]
+    fn what_a_drain_stopped_says_that_it_is_down_for_good() {
+        let running = row(State::Running, Desired::Running, "stay", 0);
+        let down = lifecycle::stop_for_drain(&running).unwrap();
+        let next = off(decide(&down, "h2", &lost(Some(Word::Remove)), true, false, NOW));
+        assert_eq!((next.state, next.transitioning), (State::Stopped, Transitioning::Error));
+        assert!(!lifecycle::stopped_by_drain(&next));
+        let stopped = row(State::Stopping, Desired::Stopped, "stay", 0);
+        let next = off(decide(&stopped, "h2", &lost(Some(Word::Remove)), true, false, NOW));
+        assert_eq!((next.state, next.transitioning), (State::Stopped, Transitioning::No), "somebody wanted it so");
+    }
+
     proptest! {
         #[test]
         fn nothing_exclusive_moves_before_it_has_ended(
