@@ -33,6 +33,7 @@ pub use demand::OnDemand;
 pub use history::History;
 pub use hosts::{HostView, Hosts, IDLE};
 pub use keeper::Liveness;
+pub use patience::Patience;
 pub use register::{HostDescription, JoinError};
 pub use trust::Trust;
 
@@ -42,7 +43,6 @@ use fence::{DeadlineFile, Fence};
 use futures::future::BoxFuture;
 use keeper::{Command, Keeper};
 use lease::LeaseFile;
-use patience::Patience;
 use record::Host;
 use std::fmt;
 use std::path::PathBuf;
@@ -161,11 +161,11 @@ impl Membership {
             identity: own_identity.clone(),
             address: description.address,
             state: state_dir,
-            file: LeaseFile::new(&run_dir),
+            file: LeaseFile::new(&run_dir).in_place(place == Place::Task),
             ttl,
             liveness,
             exclusive: asked,
-            deadline_file: DeadlineFile::new(&run_dir, &environment.identity.boot_id),
+            deadline_file: DeadlineFile::new(&run_dir, &environment.identity.boot_id).in_place(place == Place::Task),
             fence,
             _locks: locks,
         };
