@@ -19,6 +19,7 @@ use crate::host::description::{names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
+use crate::host::reclaim::{self, Kept};
 use crate::host::shutdown;
 use crate::host::watch::Watch;
 use crate::membership::fence;
@@ -345,6 +346,14 @@ impl Agent {
         let watch =
             Watch { config: config.clone(), docker: self.docker.clone(), network: network.map(Network::status) };
         let description = watch.look().await;
+        let kept = match network {
+            Some(_) => {
+                let (name, subnet) = (config.host_name(), subnet(config)?);
+                let (store, place) = (self.store.as_ref(), (name.as_str(), &subnet));
+                reclaim::addresses(store, &self.environment, place, &self.ledger, cluster.generation).await?
+            }
+            None => Kept::default(),
+        };
         let membership = Membership::join(Join {
             store: self.store.clone(),
             keepalive: self.keepalive()?,
@@ -370,7 +379,7 @@ impl Agent {
         tokio::spawn(keeping);
         seed::seed(self.store.as_ref(), &self.environment).await?;
         tokio::spawn(watch.run(membership.clone(), description));
-        Ok(Joined { cluster, membership })
+        Ok(Joined { cluster, membership, kept })
     }
 
     /// The embedded store serves all; etcd gets a connection of its own.
@@ -435,6 +444,7 @@ impl Agent {
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),
+            kept: joined.kept,
             run_directory: self.config.run_directory,
             beats: self.beats,
         });
@@ -471,6 +481,7 @@ fn esp_in_udp(port: u16, ipv4: bool) -> Result<EspInUdp, ConfigError> {
 struct Joined {
     cluster: Cluster,
     membership: Membership,
+    kept: Kept,
 }
 
 /// What the network driver is told, in the agent or in a process of its own.

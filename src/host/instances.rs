@@ -5,6 +5,7 @@ use super::exclusive::Exclusives;
 use super::first::Firsts;
 use super::plan::{self, Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
+use super::reclaim::Kept;
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
 use crate::network::Addressing;
@@ -36,6 +37,8 @@ const LATER: Duration = Duration::from_secs(10);
 /// The unit of what runs already waits about so long for other first starts: thirty at once take four seconds on two
 /// processors. Whatever happens to the instance meanwhile has it begun at once.
 const LULL: Duration = Duration::from_secs(6);
+/// What the cluster does not know is looked at, and told of, this often.
+const UNKNOWN: Duration = Duration::from_secs(300);
 /// How long a start is waited for in place.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 /// The loop turns at least this often, so that the watchdog sees that it can.
@@ -58,6 +61,8 @@ pub struct Instances {
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     pub firsts: Firsts,
+    /// What of an earlier generation runs here, by its addresses.
+    pub kept: Kept,
     /// Where supervisors keep what may be lost with the boot.
     pub run_directory: PathBuf,
     /// Grows with each turn of the loop: the watchdog's sign of progress.
@@ -159,11 +164,16 @@ impl Instances {
             let Some((seen, current)) = self.fetch(claim.as_ref(), id).await? else {
                 return Ok(Again::After(SOON));
             };
-            match self.apply_all(id, &seen, current.as_ref(), plan(&seen)).await? {
+            let steps = plan(&seen);
+            let unknown = steps.contains(&Step::Quarantine);
+            match self.apply_all(id, &seen, current.as_ref(), steps).await? {
                 Acted::Yes => {}
                 Acted::No => {
                     return Ok(match seen.unit {
                         Unit::Moving => Again::After(SOON),
+                        // Nothing here tells that it was purged, or found another host.
+                        _ if unknown => Again::After(UNKNOWN),
+                        _ if seen.occupied.is_some() => Again::After(LATER),
                         _ => Again::OnChange,
                     });
                 }
@@ -210,20 +220,39 @@ impl Instances {
             tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
             elsewhere = self.is_elsewhere(ledger).await?;
         }
-        let mut seen = Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state) };
-        if !at_rest && seen.is_to_be_down() && self.driver.observe(id).await?.is_some_and(|found| found.running) {
+        let occupied = match &wanted {
+            Some(wanted) if !state.alive() => self.occupied(&wanted.assignment).await?,
+            _ => None,
+        };
+        let mut seen = Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state), occupied };
+        if !at_rest && seen.is_to_be_down() && self.runs(id).await? {
             seen.unit = Unit::Left;
         }
         Ok(Some((seen, current)))
     }
 
-    /// Whether its row says that it is on another host, or on none.
+    /// Who of an earlier generation has its address on this host, and is still up with it.
+    async fn occupied(&self, assignment: &Assignment) -> Result<Option<String>, LookError> {
+        let Some(other) = self.kept.other(assignment) else { return Ok(None) };
+        let older =
+            self.ledger.assignment(other)?.is_some_and(|other| other.token.generation < self.cluster_generation);
+        let up = older && (self.supervision.state(other).await?.alive() || self.runs(other).await?);
+        Ok(up.then(|| other.to_owned()))
+    }
+
+    async fn runs(&self, id: &str) -> Result<bool, LookError> {
+        Ok(self.driver.observe(id).await?.is_some_and(|found| found.running))
+    }
+
+    /// Whether its row says that it is on another host, or on none. What stays, is to run and has no host by its row found one
+    /// after the snapshot from which the store was restored: nobody asked for its end.
     async fn is_elsewhere(&self, known: &Assignment) -> Result<bool, LookError> {
         let Some(number) = identifier::parse(instance::BASE, &known.id) else { return Ok(false) };
         let Some(entry) = self.store.get(&key::resource(instance::BASE, number)).await?.entry else { return Ok(false) };
         let resource: Resource = decode(&entry)?;
         let host = resource.get::<String>(instance::HOST_NAME);
-        Ok(resource.uuid == known.uuid && host.as_deref() != Some(self.host.as_str()))
+        let lost = host.is_none() && known.exclusive.is_none() && instance::desired(&resource) == Desired::Running;
+        Ok(resource.uuid == known.uuid && host.as_deref() != Some(self.host.as_str()) && !lost)
     }
 
     fn wanted(&self, resource: &Resource, token: Token, exclusive: Option<Exclusive>) -> Wanted {

@@ -13,6 +13,7 @@ pub mod first;
 pub mod instances;
 pub mod plan;
 mod queue;
+pub mod reclaim;
 pub mod shutdown;
 pub mod watch;
 

@@ -44,6 +44,8 @@ pub struct Seen {
     /// Its supervisor's last word, of this boot only.
     pub report: Option<Report>,
     pub unit: Unit,
+    /// Who else has its address on this host.
+    pub occupied: Option<String>,
 }
 
 impl Seen {
@@ -171,6 +173,10 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
 }
 
 fn start(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
+    if let Some(other) = &seen.occupied {
+        let message = format!("its address is in use on this host by {other}, which the cluster knows nothing of");
+        return vec![Step::Say(Observation::Starting { message: Some(message) })];
+    }
     let mut steps = Vec::new();
     if seen.report.is_some() {
         steps.push(Step::ForgetReport);

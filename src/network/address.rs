@@ -305,6 +305,42 @@ impl Allocator {
     }
 }
 
+/// Makes `address`, which `instance` on `host` has already, its own in the store too, and the block the host's where it is
+/// nobody's. Done again, it changes nothing; where another has the address, that stays, and is told.
+///
+/// # Errors
+/// What the store answers.
+pub async fn hold(
+    store: &dyn Store,
+    subnet: &SubnetSpec,
+    host: &str,
+    instance: &str,
+    address: Ipv4Addr,
+) -> Result<(), store::Error> {
+    let block = key::block(subnet.network, subnet.block_of(address));
+    let value = store::encode(&block, &Block { host: host.to_owned() })?;
+    // One of another host's stays that: nobody routes to this instance then, and its address is not given away all the same.
+    store.commit(Transaction::new().absent(&block).then(Operation::put(&block, value))).await?;
+    let key = key::address(subnet.network, address);
+    let holder = Holder { instance: instance.to_owned(), host: host.to_owned() };
+    let put = Operation::put(&key, store::encode(&key, &holder)?);
+    let outcome = store.commit(Transaction::new().absent(&key).then(put).or_else(Operation::get(&key))).await?;
+    let found = match outcome.answers.first() {
+        Some(store::Answer::Entries(entries)) => entries.first().map(store::decode::<Holder>).transpose()?,
+        _ => None,
+    };
+    match found.filter(|found| *found != holder) {
+        Some(other) => {
+            tracing::error!(%address, instance, other = other.instance, at = other.host, "an address was given twice");
+        }
+        None if outcome.succeeded => {
+            tracing::warn!(%address, instance, "the store does not know it; its address is kept")
+        }
+        None => {}
+    }
+    Ok(())
+}
+
 /// Who holds the block that a claim found taken; `None` where it was given up in the very moment.
 fn owner(outcome: &store::Outcome) -> Result<Option<(String, Revision)>, store::Error> {
     let Some(store::Answer::Entries(entries)) = outcome.answers.first() else { return Ok(None) };

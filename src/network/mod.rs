@@ -29,7 +29,7 @@ pub mod subnet;
 #[cfg(test)]
 mod tests;
 
-pub use address::Allocator;
+pub use address::{Allocator, hold};
 pub use subnet::SubnetSpec;
 
 use crate::environment::Environment;

@@ -9,7 +9,7 @@ use std::collections::btree_map::Range;
 use std::ops::Bound;
 
 /// Everything that is stored.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     pub(super) entries: BTreeMap<String, Entry>,
     pub(super) revision: Revision,

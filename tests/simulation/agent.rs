@@ -7,11 +7,13 @@ use stampede::environment::Environment;
 use stampede::host::exclusive::{self, Exclusives};
 use stampede::host::first::Firsts;
 use stampede::host::instances::Instances;
+use stampede::host::reclaim::{self, Kept};
 use stampede::host::{answer, boot};
 use stampede::membership::peers::{Answer, Peers};
 use stampede::membership::record::{Capability, Capacity, Overcommit};
 use stampede::membership::{
-    Cluster, ClusterSettings, Connect, HostDescription, Hosts, Join, JoinError, Membership, Place, ensure_cluster,
+    Cluster, ClusterSettings, Connect, History, HostDescription, Hosts, Join, JoinError, Membership, Place,
+    ensure_cluster,
 };
 use stampede::network::{Addressing, Allocator, SubnetSpec};
 use stampede::orchestration::failover::{self, Failover};
@@ -48,6 +50,8 @@ pub struct Site {
     pub state_directory: PathBuf,
     pub run_directory: PathBuf,
     pub memory_mb: u64,
+    /// Whether it notices that the store went back.
+    pub heeds_history: bool,
     pub peers: Arc<dyn Peers>,
     pub link: Link,
 }
@@ -75,9 +79,25 @@ pub fn subnet() -> SubnetSpec {
     SubnetSpec::of(Ipv4Addr::new(10, 42, 0, 0), 16, 28).unwrap()
 }
 
-/// Lives until it is dropped, or may not be part of the cluster.
+/// Lives until it is dropped, may not be part of the cluster, or has to start anew with a new generation of it.
 pub async fn run(site: &Site, desk: &watch::Sender<Option<Desk>>) {
     std::fs::create_dir_all(&site.run_directory).unwrap();
+    std::fs::create_dir_all(&site.state_directory).unwrap();
+    if !site.heeds_history {
+        return work(site, desk).await;
+    }
+    let history = History::open(&site.state_directory).unwrap();
+    let guarded = |store: &Arc<dyn Store>| history.guard(store.clone());
+    let (store, keepalive) = (guarded(&site.store), guarded(&site.keepalive));
+    let heeding = Site { store, keepalive, ..site.clone() };
+    tokio::select! {
+        biased;
+        () = history.keep(site.store.clone()) => tracing::info!(host = site.name, "starts anew"),
+        () = work(&heeding, desk) => {}
+    }
+}
+
+async fn work(site: &Site, desk: &watch::Sender<Option<Desk>>) {
     let hosts = Hosts::start(site.store.clone(), &site.environment);
     let mut joining = std::pin::pin!(join(site));
     let joined = tokio::select! {
@@ -89,13 +109,16 @@ pub async fn run(site: &Site, desk: &watch::Sender<Option<Desk>>) {
         }
     };
     match joined {
-        Ok((cluster, membership)) => live(site, desk, hosts, cluster, membership).await,
+        Ok(joined) => live(site, desk, hosts, joined).await,
         Err(error) => tracing::warn!(host = site.name, %error, "may not join"),
     }
 }
 
-async fn join(site: &Site) -> Result<(Cluster, Membership), JoinError> {
+async fn join(site: &Site) -> Result<Joined, JoinError> {
     let cluster = ensure_cluster(site.store.as_ref(), &site.environment, ClusterSettings::default()).await?;
+    let place = (site.name.as_str(), &subnet());
+    let (store, generation) = (site.store.as_ref(), cluster.generation);
+    let kept = reclaim::addresses(store, &site.environment, place, &site.ledger, generation).await?;
     let membership = Membership::join(Join {
         store: site.store.clone(),
         keepalive: Connect::shared(site.keepalive.clone()),
@@ -120,10 +143,17 @@ async fn join(site: &Site) -> Result<(Cluster, Membership), JoinError> {
         tracing::warn!(%error, "not seeded");
         return Err(JoinError::Ended);
     }
-    Ok((cluster, membership))
+    Ok(Joined { cluster, membership, kept })
 }
 
-async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, cluster: Cluster, membership: Membership) {
+struct Joined {
+    cluster: Cluster,
+    membership: Membership,
+    kept: Kept,
+}
+
+async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joined: Joined) {
+    let Joined { cluster, membership, kept } = joined;
     let (store, environment, host) = (&site.store, &site.environment, &site.name);
     let mtu = Arc::new(AtomicU32::new(1380));
     let addresses: Arc<dyn AddressSource> = Arc::new(Allocator::new(store.clone(), environment, subnet(), mtu.clone()));
@@ -163,6 +193,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, clu
         cluster_generation: cluster.generation,
         exclusives,
         firsts: Firsts::default(),
+        kept,
         run_directory: site.run_directory.clone(),
         beats: Arc::new(AtomicU64::new(0)),
     });

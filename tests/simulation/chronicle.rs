@@ -1,7 +1,8 @@
 //! What happened in a run: its fingerprint, its counts, who runs where, and what should not have been.
 
 use stampede::compute::simulated::{Running, Why, Witness};
-use std::collections::BTreeMap;
+use stampede::environment::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
 use tokio::time::Instant;
@@ -22,7 +23,13 @@ struct Inner {
     /// When anything last befell a host, or all.
     troubled: BTreeMap<String, Instant>,
     /// Instances that a client asked to stop, start or go away.
-    touched: BTreeMap<String, ()>,
+    touched: BTreeSet<String>,
+    /// Hosts that an operator wanted empty, with what stays there.
+    emptied: BTreeSet<String>,
+    /// On their way off a drained host: which, and under which drain.
+    leaving: BTreeMap<u64, (String, Timestamp)>,
+    /// How often the store went back.
+    restores: u64,
     begun: u64,
 }
 
@@ -52,7 +59,10 @@ impl Chronicle {
             violations: Vec::new(),
             alive: BTreeMap::new(),
             troubled: BTreeMap::new(),
-            touched: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            emptied: BTreeSet::new(),
+            leaving: BTreeMap::new(),
+            restores: 0,
             begun: 0,
         })))
     }
@@ -87,7 +97,42 @@ impl Chronicle {
 
     /// A client wants something else of it from now on.
     pub fn touch(&self, instance: &str) {
-        self.inner().touched.insert(instance.to_owned(), ());
+        self.inner().touched.insert(instance.to_owned());
+    }
+
+    /// All that is on `host` may be stopped from now on.
+    pub fn may_end_all_on(&self, host: &str) {
+        self.inner().emptied.insert(host.to_owned());
+    }
+
+    /// The store went back: what was on its way may be anywhere.
+    pub fn went_back(&self) {
+        let mut inner = self.inner();
+        inner.leaving.clear();
+        inner.restores += 1;
+    }
+
+    /// How often the store went back.
+    pub fn restores(&self) -> u64 {
+        self.inner().restores
+    }
+
+    /// An instance is told to leave `host`, as `since` was asked; how many are on their way off it so.
+    pub fn leaves(&self, id: u64, host: &str, since: Timestamp) -> usize {
+        let mut inner = self.inner();
+        let drain = (host.to_owned(), since);
+        inner.leaving.insert(id, drain.clone());
+        inner.leaving.values().filter(|leaving| **leaving == drain).count()
+    }
+
+    /// Whether it is on its way.
+    pub fn is_leaving(&self, id: u64) -> bool {
+        self.inner().leaving.contains_key(&id)
+    }
+
+    /// It is up again, or no longer to be.
+    pub fn arrives(&self, id: u64) {
+        self.inner().leaving.remove(&id);
     }
 
     /// What must not be.
@@ -151,7 +196,10 @@ impl Witness for Onlooker {
         let mut inner = chronicle.inner();
         inner.begun += 1;
         let others = inner.alive.entry(what.uuid.clone()).or_default();
-        let twice = others.first().map(|(host, other)| (host.clone(), other.external_id.clone()));
+        // What found room after the snapshot may find it once more; the older is ended when its host hears of it.
+        let overtaken = |other: &Running| !what.exclusive && other.token.generation < what.token.generation;
+        let twice = others.iter().find(|(_, other)| !overtaken(other));
+        let twice = twice.map(|(host, other)| (host.clone(), other.external_id.clone()));
         others.push((self.host.clone(), what.clone()));
         let same = |(_, other): &&(String, Running)| {
             other.address.is_some() && other.address == what.address && other.uuid != what.uuid
@@ -182,7 +230,7 @@ impl Witness for Onlooker {
                 others.retain(|(_, other)| other.external_id != what.external_id);
             }
             inner.alive.retain(|_, others| !others.is_empty());
-            inner.touched.contains_key(&what.instance)
+            inner.touched.contains(&what.instance) || inner.emptied.contains(&self.host)
         };
         let ours = matches!(why, Why::Stopped | Why::Removed | Why::Killed);
         if asked || !ours {

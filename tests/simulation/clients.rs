@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use serde_json::{Map, Value, json};
 use stampede::orchestration::{Draft, Orchestrator, Service, ServiceError};
 use stampede::resource::identifier;
+use stampede::store::key;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,6 +38,8 @@ struct Known {
     promises: BTreeMap<u64, Promise>,
     /// Under which numbers a uuid that clients chose was acknowledged.
     chosen: BTreeMap<String, BTreeSet<u64>>,
+    /// How often the store went back: what was asked before is not held against what is there after.
+    past: u64,
 }
 
 impl Clients {
@@ -46,6 +49,19 @@ impl Clients {
 
     pub fn promises(&self) -> BTreeMap<u64, Promise> {
         self.known.lock().unwrap().promises.clone()
+    }
+
+    /// The store went back: what it does not have any more is not there, and what was removed since is.
+    pub fn go_back(&self, contains: impl Fn(&str) -> bool) {
+        let mut known = self.known.lock().unwrap();
+        known.past += 1;
+        known.chosen.clear();
+        known.promises.retain(|id, _| contains(&key::resource("instance", *id)));
+        known.promises.values_mut().for_each(|promise| promise.removed = false);
+    }
+
+    fn past(&self) -> u64 {
+        self.known.lock().unwrap().past
     }
 
     /// One of them asks for something; nobody waits for the answer.
@@ -62,7 +78,8 @@ impl Clients {
             50..55 => "twice",
             55..70 => "stop",
             70..82 => "start",
-            82..90 => "restart",
+            82..88 => "restart",
+            88..93 => "update",
             _ => "remove",
         };
         self.chronicle.count(&format!("client: {action}"));
@@ -103,8 +120,17 @@ impl Clients {
         Draft { base: "instance".into(), kind: "container".into(), uuid, data: Map::new(), fields, ..Draft::default() }
     }
 
+    /// Something that its host has to hear of, or not.
+    fn update(&self) -> Map<String, Value> {
+        let policy = self.dice.one(&["restart", "stop"]).copied();
+        match self.dice.below(2) {
+            0 => Map::from_iter([("description".to_owned(), json!(format!("{:x}", self.dice.number())))]),
+            _ => Map::from_iter([("instanceTriggeredStop".to_owned(), json!(policy))]),
+        }
+    }
+
     fn create(&self, agent: Orchestrator, draft: Draft) {
-        let this = self.clone();
+        let (this, past) = (self.clone(), self.past());
         tokio::spawn(async move {
             let uuid = draft.uuid.clone();
             let made = match tokio::time::timeout(PATIENCE, agent.create(draft)).await {
@@ -115,6 +141,9 @@ impl Clients {
             for row in made.resources {
                 this.chronicle.note(format_args!("create acknowledged: {}", identifier::instance(row.id)));
                 let mut known = this.known.lock().unwrap();
+                if known.past != past {
+                    continue;
+                }
                 let promise = Promise { uuid: row.uuid.clone(), untouched: true, removed: false };
                 known.promises.entry(row.id).or_insert(promise);
                 if let Some(uuid) = &uuid {
@@ -131,16 +160,17 @@ impl Clients {
     }
 
     fn act(&self, agent: Orchestrator, action: &'static str, id: u64) {
-        let this = self.clone();
+        let (this, past) = (self.clone(), self.past());
         let instance = identifier::instance(id);
         self.chronicle.touch(&instance);
         self.chronicle.note(format_args!("{action} of {instance} asked"));
         self.promise(id, |promise| promise.untouched = false);
+        let input = if action == "update" { self.update() } else { Map::new() };
         tokio::spawn(async move {
-            match tokio::time::timeout(PATIENCE, agent.act("instance", id, action, Map::<String, Value>::new())).await {
+            match tokio::time::timeout(PATIENCE, agent.act("instance", id, action, input)).await {
                 Ok(Ok(_)) => {
                     this.chronicle.note(format_args!("{action} of {instance} acknowledged"));
-                    if action == "remove" {
+                    if action == "remove" && this.past() == past {
                         this.promise(id, |promise| promise.removed = true);
                     }
                 }

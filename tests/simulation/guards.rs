@@ -3,7 +3,9 @@
 //! The product knows nothing of this. What it sends to the store is changed on its way, what it hears or writes down is
 //! replaced, or its supervisors get a clock that stands still. Here too: the moment in which a lease is lost that hurts most.
 
+use bytes::Bytes;
 use futures::StreamExt;
+use serde_json::Value;
 use stampede::environment::Environment;
 use stampede::membership::fence::{self, DeadlineFile, Fence};
 use stampede::store::simulated::{Client, Link, Simulated, Way};
@@ -48,6 +50,12 @@ guards! {
     Address "address" "an address is taken only if absent",
     Uuid "uuid" "a uuid is taken only if absent",
     Row "row" "a change of an instance compares its row",
+    Closed "closed" "a placement compares the host's record",
+    Budget "budget" "no more leave a drained host at once than may",
+    Undone "undone" "what is told to leave a drained host compares the host's record",
+    History "history" "a store that went back is left alone until somebody says that it is to be so",
+    Lift "lift" "counters are lifted where the store went back",
+    Unknown "unknown" "what the cluster does not know is left alone unless it was purged",
 }
 
 /// What an agent last heard of keys, for where it believes that instead of asking.
@@ -127,6 +135,8 @@ impl Doctored {
         let Some(guard) = self.guard else { return };
         let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
         let status = transaction.compares.iter().any(|compare| is_created(compare, &on()));
+        let puts = |prefix: &str| transaction.success.iter().any(|it| is_put(it, prefix));
+        let (places, of_host, restored) = (puts(&on()), puts(&key::hosts()), puts(&key::cluster()));
         transaction.compares.retain(|compare| !match guard {
             Guard::Lost => {
                 takes_over && (is_created(compare, &key::all_lost()) || is_absent(compare, &key::all_alive()))
@@ -136,30 +146,49 @@ impl Doctored {
             Guard::Address => is_absent(compare, &format!("{}address/", key::ROOT)),
             Guard::Uuid => is_absent(compare, &key::uuid("")),
             Guard::Row => is_modified(compare, &rows()),
+            Guard::Closed => places && is_modified(compare, &key::hosts()),
+            Guard::Undone => !places && !of_host && is_modified(compare, &key::hosts()),
             _ => false,
         });
+        if guard == Guard::Lift && restored {
+            transaction.success.retain(|operation| !is_put(operation, &key::counters()));
+        }
         for operation in transaction.success.iter_mut().chain(&mut transaction.failure) {
             match operation {
                 Operation::Nested(inner) => self.bend(inner),
                 Operation::Put { key, value, .. } if guard == Guard::Wait && key.starts_with(&key::fence("")) => {
                     *value = r#"{"waitMillis":0}"#.into();
                 }
+                Operation::Put { key, value, .. } if guard == Guard::Budget && key.starts_with(&key::hosts()) => {
+                    *value = boundless(value);
+                }
                 _ => {}
             }
         }
     }
 
-    /// A takeover that is done late, when its host may be back, and never answered.
+    /// A takeover that is done late, when its host may be back, or the word to leave a drained host, when that may be undone;
+    /// and never answered.
     async fn late(&self, transaction: Transaction) -> Result<Outcome, Error> {
         // Without the guard, as late as most hosts that come back at all.
         let most = if self.guard == Some(Guard::Lost) { 30_000 } else { 7_000 };
         let (inner, delay) = (self.inner.clone(), Duration::from_millis(1000 + self.environment.below(most) as u64));
+        let (store, end) = (self.ambush.store.clone(), tokio::time::Instant::now() + delay);
         tokio::spawn(async move {
-            tokio::time::sleep(delay).await;
+            let mut seen = store.revision();
+            while tokio::time::Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let now = store.revision();
+                if now < seen {
+                    // The store went back: what was on its way is lost.
+                    return;
+                }
+                seen = now;
+            }
             let _ = inner.commit(transaction).await;
         });
         tokio::time::sleep(Duration::from_secs(5)).await;
-        Err(Error::OutcomeUnknown { message: "no answer to a takeover".into() })
+        Err(Error::OutcomeUnknown { message: "no answer to what is done late".into() })
     }
 
     fn remember(&self, entry: &Entry) {
@@ -203,6 +232,19 @@ impl Doctored {
     }
 }
 
+/// A host's record that lets all leave at once.
+fn boundless(record: &[u8]) -> Bytes {
+    let mut record: Value = serde_json::from_slice(record).unwrap();
+    if let Some(drain) = record.get_mut("drain") {
+        drain["atOnce"] = 1000.into();
+    }
+    serde_json::to_vec(&record).unwrap().into()
+}
+
+fn is_put(operation: &Operation, prefix: &str) -> bool {
+    matches!(operation, Operation::Put { key, .. } if key.starts_with(prefix))
+}
+
 fn on() -> String {
     format!("{}on/", key::ROOT)
 }
@@ -227,7 +269,18 @@ fn is_absent(compare: &Compare, prefix: &str) -> bool {
 impl Store for Doctored {
     async fn get(&self, key: &str) -> Result<Lookup, Error> {
         let sent = self.environment.clock.boottime();
-        let found = self.inner.get(key).await?;
+        let mut found = self.inner.get(key).await?;
+        if self.guard == Some(Guard::Unknown) && key.starts_with(&key::all_gone()) {
+            let revision = found.revision;
+            let tombstone = Entry {
+                key: key.to_owned(),
+                value: "{}".into(),
+                create_revision: revision,
+                mod_revision: revision,
+                lease: None,
+            };
+            found.entry.get_or_insert(tombstone);
+        }
         found.entry.iter().for_each(|entry| self.remember(entry));
         if key == key::alive(&self.host) {
             self.confirmed(sent);
@@ -246,9 +299,15 @@ impl Store for Doctored {
         if let Some(outcome) = self.hearsay(&transaction) {
             return Ok(outcome);
         }
-        let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
+        let compares = |which: fn(&Compare, &str) -> bool, prefix: &str| {
+            transaction.compares.iter().any(|compare| which(compare, prefix))
+        };
+        let takes_over = compares(is_created, &key::all_lost());
+        let places = transaction.success.iter().any(|it| is_put(it, &on()) || is_put(it, &key::hosts()));
+        let tells = !places && compares(is_modified, &key::hosts()) && compares(is_modified, &rows());
         self.bend(&mut transaction);
-        if takes_over && (self.guard == Some(Guard::Lost) || self.environment.below(3) == 0) {
+        let guarded = (takes_over && self.guard == Some(Guard::Lost)) || (tells && self.guard == Some(Guard::Undone));
+        if guarded || ((takes_over || tells) && self.environment.below(3) == 0) {
             return self.late(transaction).await;
         }
         let own = key::alive(&self.host);

@@ -2,6 +2,7 @@
 
 use crate::chronicle::Chronicle;
 use crate::clients::Clients;
+use crate::operators::Operators;
 use crate::troubles::claimed;
 use serde_json::Value;
 use stampede::membership::record::Host;
@@ -15,14 +16,19 @@ use std::collections::BTreeMap;
 
 type Entries = BTreeMap<String, Entry>;
 
-/// Called with every change.
-pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>) {
+/// Called with every change. `budget` says how many may be on their way off a host at once.
+pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>, budget: impl Fn(&str) -> usize) {
     chronicle.note(format_args!("{} at {} by {}", Keys(committed.changes), committed.revision, committed.by));
     for change in committed.changes {
         let Change::Put(entry) = change else { continue };
+        if entry.key.starts_with(&key::resources(instance::BASE)) {
+            on_the_way(chronicle, committed.entries, &decode(entry).unwrap(), &budget);
+        }
         if entry.create_revision == entry.mod_revision
             && let Some((host, id)) = claimed(&entry.key)
         {
+            open(chronicle, committed.entries, host, id);
+            anew(chronicle, committed.entries, id);
             fits(chronicle, committed.entries, host);
             one_claim(chronicle, committed.entries, id);
         }
@@ -49,17 +55,61 @@ fn row(entries: &Entries, id: u64) -> Option<Resource> {
     entries.get(&key::resource(instance::BASE, id)).map(|entry| decode(entry).unwrap())
 }
 
+fn host(entries: &Entries, name: &str) -> Option<Host> {
+    entries.get(&key::host(name)).map(|entry| decode(entry).unwrap())
+}
+
+/// A host that was closed takes nothing new.
+fn open(chronicle: &Chronicle, entries: &Entries, name: &str, id: u64) {
+    if host(entries, name).is_some_and(|host| host.cordoned) {
+        chronicle.violation(format_args!("{} was placed on {name}, which was closed", identifier::instance(id)));
+    }
+}
+
+/// No more leave a drained host at once than may, and none one that is not drained.
+fn on_the_way(chronicle: &Chronicle, entries: &Entries, row: &Resource, budget: &impl Fn(&str) -> usize) {
+    let instance = identifier::instance(row.id);
+    if !lifecycle::moving_away(row) {
+        if row.state == State::Running || instance::desired(row) != Desired::Running {
+            chronicle.arrives(row.id);
+        }
+        return;
+    }
+    let Some(name) = row.get::<String>(instance::HOST_NAME) else { return };
+    let begins = row.state == State::Stopping && row.transitioning == Transitioning::Yes;
+    match host(entries, &name).and_then(|host| host.drain).filter(|drain| !drain.done) {
+        Some(drain) => {
+            let (count, most) = (chronicle.leaves(row.id, &name, drain.since), budget(&name));
+            if count > most {
+                chronicle.violation(format_args!("{count} are on their way off {name}, where {most} may"));
+            }
+        }
+        // One that was told before the snapshot goes on.
+        None if begins && !chronicle.is_leaving(row.id) && chronicle.restores() == 0 => {
+            chronicle.violation(format_args!("{instance} was told to leave {name}, which is not drained"));
+        }
+        None => {}
+    }
+}
+
+/// What found a host after the snapshot and finds one anew after it is ended where it was.
+fn anew(chronicle: &Chronicle, entries: &Entries, id: u64) {
+    let Some(row) = row(entries, id).filter(|_| chronicle.restores() > 0) else { return };
+    if !chronicle.running(&row.uuid).is_empty() {
+        chronicle.touch(&identifier::instance(id));
+    }
+}
+
 /// What is on a host is no more than it has.
-fn fits(chronicle: &Chronicle, entries: &Entries, host: &str) {
-    let Some(record) = entries.get(&key::host(host)) else { return };
-    let record: Host = decode(record).unwrap();
+fn fits(chronicle: &Chronicle, entries: &Entries, name: &str) {
+    let Some(record) = host(entries, name) else { return };
     let room = record.capacity.promisable(record.overcommit);
-    let claims = key::all_on(host);
+    let claims = key::all_on(name);
     let taken = below(entries, &claims)
         .filter_map(|claim| row(entries, claimed(&claim.key)?.1))
         .fold(Share::default(), |sum, row| sum.and(Promise::of(&row).share));
     if taken.memory_mb > room.memory_mb || taken.cpu_millis > room.cpu_millis || taken.disk_mb > room.disk_mb {
-        chronicle.violation(format_args!("{host} has {} MB, and {} MB are claimed", room.memory_mb, taken.memory_mb));
+        chronicle.violation(format_args!("{name} has {} MB, and {} MB are claimed", room.memory_mb, taken.memory_mb));
     }
 }
 
@@ -85,20 +135,50 @@ fn below_hosts(entries: &Entries) -> impl Iterator<Item = String> + '_ {
 }
 
 /// Everything that is not as it must be once all is well and time has passed.
-pub fn at_rest(chronicle: &Chronicle, clients: &Clients, entries: &Entries) -> Vec<String> {
+pub fn at_rest(chronicle: &Chronicle, clients: &Clients, operators: &Operators, entries: &Entries) -> Vec<String> {
     let mut wrong = Vec::new();
+    if operators.restoring() {
+        wrong.push("the store went back, and nobody could say that it is to be so".to_owned());
+    }
+    hosts(operators, entries, &mut wrong);
     promises(clients, entries, &mut wrong);
     rows(chronicle, entries, &mut wrong);
     claims(entries, &mut wrong);
-    addresses(entries, &mut wrong);
+    addresses(chronicle, entries, &mut wrong);
     for (host, what) in chronicle.all_running() {
         let id = identifier::parse(instance::BASE, &what.instance).unwrap();
-        let at = row(entries, id).and_then(|row| row.get::<String>(instance::HOST_NAME));
+        let row = row(entries, id).filter(|row| row.uuid == what.uuid);
+        let at = row.and_then(|row| row.get::<String>(instance::HOST_NAME));
+        // What was made after the snapshot, or found a host after it, is left running and shown.
+        if at.is_none() && chronicle.restores() > 0 && !what.exclusive {
+            continue;
+        }
         if at.as_deref() != Some(&host) {
             wrong.push(format!("{} runs on {host}, and its row says {at:?}", what.instance));
         }
     }
     wrong
+}
+
+/// Each host is as was said of it, and what was stopped with it is up again.
+fn hosts(operators: &Operators, entries: &Entries, wrong: &mut Vec<String>) {
+    for machine in &operators.machines {
+        let record = host(entries, &machine.name);
+        wrong.extend(operators.unheeded(&machine.name, record.as_ref()));
+        if record.is_none() && below(entries, &key::all_on(&machine.name)).next().is_some() {
+            wrong.push(format!("{} was taken out, and something is claimed there", machine.name));
+        }
+    }
+    for entry in below(entries, &key::resources(instance::BASE)) {
+        let row: Resource = decode(entry).unwrap();
+        let drained = |name: String| host(entries, &name).is_some_and(|host| host.drain.is_some());
+        let at = row.get::<String>(instance::HOST_NAME);
+        let left = matches!(row.state, State::Removing | State::Removed | State::Purging | State::Purged);
+        if lifecycle::stopped_by_drain(&row) && !left && !at.clone().is_some_and(drained) {
+            let instance = identifier::instance(row.id);
+            wrong.push(format!("{instance} on {at:?} was stopped by a drain that is over, and is still down"));
+        }
+    }
 }
 
 /// What was acknowledged has come about, or it is said why not.
@@ -118,12 +198,24 @@ fn promises(clients: &Clients, entries: &Entries, wrong: &mut Vec<String>) {
         match found {
             None if promise.untouched => wrong.push(format!("{instance} was created, and there is no such row")),
             Some(row) if row.uuid != promise.uuid => wrong.push(format!("{instance} is another one than was created")),
-            Some(row) if promise.untouched && row.state != State::Running && !says_why(&row) => {
+            Some(row)
+                if promise.untouched
+                    && row.state != State::Running
+                    && !says_why(&row)
+                    && !waits_for_address(&row)
+                    && !lifecycle::stopped_by_drain(&row) =>
+            {
                 wrong.push(format!("{instance} was created, is {:?}, and does not say why", row.state));
             }
             _ => {}
         }
     }
+}
+
+fn waits_for_address(row: &Resource) -> bool {
+    row.transitioning_message
+        .as_deref()
+        .is_some_and(|message| message.starts_with("its address is in use on this host"))
 }
 
 fn says_why(row: &Resource) -> bool {
@@ -140,7 +232,13 @@ fn rows(chronicle: &Chronicle, entries: &Entries, wrong: &mut Vec<String>) {
         let at_rest = match row.state {
             State::Running => host.as_ref().is_some_and(|host| runs == [host.clone()]),
             State::Stopped | State::Purged => runs.is_empty(),
-            State::Creating | State::Starting => says_why(&row) && lifecycle::waits_for_room(&row),
+            // Or for what the store does not know any more, and nobody takes away here.
+            State::Restarting => chronicle.restores() > 0 && waits_for_address(&row),
+            State::Creating | State::Starting => {
+                let went_back = chronicle.restores() > 0;
+                (runs.is_empty() || went_back) && says_why(&row) && lifecycle::waits_for_room(&row)
+                    || went_back && waits_for_address(&row)
+            }
             _ => false,
         };
         if !at_rest {
@@ -179,7 +277,7 @@ fn claims(entries: &Entries, wrong: &mut Vec<String>) {
 }
 
 /// Each address has the holder that its row says, and no other.
-fn addresses(entries: &Entries, wrong: &mut Vec<String>) {
+fn addresses(chronicle: &Chronicle, entries: &Entries, wrong: &mut Vec<String>) {
     let mut held = BTreeMap::new();
     for entry in below(entries, &format!("{}address/", key::ROOT)) {
         let holder: Value = decode(entry).unwrap();
@@ -196,6 +294,10 @@ fn addresses(entries: &Entries, wrong: &mut Vec<String>) {
         }
     }
     for (address, instance) in held {
+        // What the store does not know since it went back, or not there, keeps its address.
+        if chronicle.restores() > 0 {
+            continue;
+        }
         wrong.push(format!("{address} is held by {instance}, whose row does not have it"));
     }
 }

@@ -62,6 +62,10 @@ struct State {
     boots: u64,
     boot: Option<Boot>,
     agent: Option<Agent>,
+    /// Nothing of it is left.
+    destroyed: bool,
+    /// Its agent is not to be started.
+    forbidden: bool,
 }
 
 /// From power to power.
@@ -91,12 +95,15 @@ impl Machine {
         let dice = &common.dice;
         let clock = HostClock { origin: common.origin, booted: common.origin, drift: 0, skew: AtomicI64::new(0) };
         let environment = environment(common, number, 0, Arc::new(clock));
+        let slices = dice.percent(70);
+        let slow = dice.percent(15);
         let gait = Gait {
-            start: if dice.percent(15) { Duration::from_secs(6) } else { Duration::from_millis(300) },
+            // Without slices, one that is under way when the lease is lost shows for as long as it takes to kill it.
+            start: if slow && slices { Duration::from_secs(6) } else { Duration::from_millis(300) },
             stop: if dice.percent(15) { Duration::from_secs(12) } else { Duration::from_millis(500) },
             // With what else there is to it, less than the tenth of F by which it begins early.
             kill: dice.millis(10, 340),
-            slices: dice.percent(70),
+            slices,
             live_restore: dice.percent(25),
             ..Gait::default()
         };
@@ -134,7 +141,7 @@ impl Machine {
     pub fn power_on(self: &Arc<Self>) {
         let boot = {
             let mut state = self.state();
-            if state.boot.is_some() {
+            if state.boot.is_some() || state.destroyed {
                 return;
             }
             state.boots += 1;
@@ -164,7 +171,8 @@ impl Machine {
 
     pub fn start_agent(self: &Arc<Self>) {
         let mut state = self.state();
-        let Some(boot) = state.boot.clone().filter(|_| state.agent.is_none()) else { return };
+        let may_start = state.agent.is_none() && !state.forbidden;
+        let Some(boot) = state.boot.clone().filter(|_| may_start) else { return };
         let (link, keepalive) = (Link::default(), Link::default());
         let site = self.site(&boot, &link, &keepalive);
         let this = self.clone();
@@ -186,6 +194,26 @@ impl Machine {
             agent.link.set(Way::Dead);
             agent.keepalive.set(Way::Dead);
         }
+    }
+
+    /// It burns down.
+    pub fn destroy(&self) {
+        self.state().destroyed = true;
+        self.power_off();
+    }
+
+    /// Its agent is not started again; one that is at work goes on.
+    pub fn forbid_agent(&self) {
+        self.state().forbidden = true;
+        if self.desk.borrow().is_none() {
+            self.crash_agent();
+        }
+    }
+
+    /// Its agent may be started, and is.
+    pub fn allow_agent(self: &Arc<Self>) {
+        self.state().forbidden = false;
+        self.start_agent();
     }
 
     /// How the way between the agent and the store is from now on.
@@ -288,6 +316,7 @@ impl Machine {
             state_directory: self.directory.join("state"),
             run_directory: run,
             memory_mb: self.memory_mb,
+            heeds_history: common.without != Some(Guard::History),
             peers: Arc::new(common.wire.of(&self.name)),
             link: link.clone(),
         }

@@ -12,6 +12,7 @@ mod guards;
 mod invariants;
 mod machine;
 mod mortal;
+mod operators;
 mod peers;
 mod report;
 mod run;

@@ -7,6 +7,7 @@ use crate::dice::Dice;
 use crate::guards::Guard;
 use crate::invariants;
 use crate::machine::{Common, Machine};
+use crate::operators::Operators;
 use crate::peers::Wire;
 use crate::troubles::{Troubles, fair};
 use stampede::environment::{Environment, Identity};
@@ -70,13 +71,6 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
     let store = Simulated::new(&keeper(&dice, origin));
     let wire = Wire::new(&dice);
     let writes = Arc::new(AtomicU64::new(0));
-    let (told, counted) = (chronicle.clone(), writes.clone());
-    store.set_witness(move |committed| {
-        invariants::at_change(&told, committed);
-        if !committed.changes.iter().any(is_housekeeping) {
-            counted.fetch_add(1, Ordering::Relaxed);
-        }
-    });
     store.set_weather(fair());
     let common =
         Common { origin, dice: dice.clone(), store: store.clone(), chronicle: chronicle.clone(), wire, without };
@@ -89,9 +83,28 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
             machine
         })
         .collect();
-    machines.iter().for_each(Machine::power_on);
-    tokio::time::sleep(Duration::from_secs(5)).await;
     let clients = Clients::new(&dice, &chronicle, &machines);
+    let operators = Operators {
+        dice: dice.clone(),
+        chronicle: chronicle.clone(),
+        environment: keeper(&dice, origin),
+        store: store.clone(),
+        machines: machines.clone(),
+        clients: clients.clone(),
+        without,
+        said: Arc::default(),
+        saved: Arc::default(),
+    };
+    let (told, counted, said) = (chronicle.clone(), writes.clone(), operators.clone());
+    store.set_witness(move |committed| {
+        invariants::at_change(&told, committed, |host| said.budget(host));
+        if !committed.changes.iter().any(is_housekeeping) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    machines.iter().for_each(Machine::power_on);
+    tokio::spawn(operators.clone().keep_snapshots());
+    tokio::time::sleep(Duration::from_secs(5)).await;
     let troubles = Troubles {
         dice: dice.clone(),
         chronicle: chronicle.clone(),
@@ -99,12 +112,10 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
         wire: common.wire.clone(),
         machines: machines.clone(),
     };
-    trouble(&dice, &clients, &troubles).await;
+    trouble(&dice, &clients, &operators, &troubles).await;
     chronicle.note(format_args!("all is well from now on"));
-    settle(&chronicle, &clients, &store, &troubles).await;
-    let before = writes.load(Ordering::Relaxed);
-    tokio::time::sleep(QUIET).await;
-    let written = writes.load(Ordering::Relaxed) - before;
+    settle(&chronicle, &clients, &operators, &troubles).await;
+    let written = quiet(&writes).await;
     if written > 0 && chronicle.violations().is_empty() {
         chronicle.violation(format_args!("{written} writes in {QUIET:?} in which nothing happened"));
     }
@@ -116,6 +127,20 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
         starts: chronicle.begun(),
         counts: chronicle.counts(),
     }
+}
+
+/// How much is written while nothing happens. What waited for a time that a wrong clock told is still done in between.
+async fn quiet(writes: &AtomicU64) -> u64 {
+    let mut written = 0;
+    for _ in 0..3 {
+        let before = writes.load(Ordering::Relaxed);
+        tokio::time::sleep(QUIET).await;
+        written = writes.load(Ordering::Relaxed) - before;
+        if written == 0 {
+            break;
+        }
+    }
+    written
 }
 
 /// The environment of the store itself, whose clock is right.
@@ -137,14 +162,18 @@ fn is_housekeeping(change: &Change) -> bool {
     }
 }
 
-async fn trouble(dice: &Dice, clients: &Clients, troubles: &Troubles) {
+async fn trouble(dice: &Dice, clients: &Clients, operators: &Operators, troubles: &Troubles) {
     let end = Instant::now() + TROUBLED;
+    // Some clusters are left to themselves, and few stores go back.
+    let mut next_wish = dice.percent(60).then(|| Instant::now() + dice.millis(2000, 20_000));
+    let mut back = dice.percent(15).then(|| Instant::now() + dice.millis(20_000, 140_000));
     let (pace, every) = (dice.millis(300, 2500), dice.millis(1500, 9000));
     let pause = |most: Duration| dice.millis(0, u64::try_from(most.as_millis()).unwrap());
     let mut next_client = Instant::now();
     let mut next_trouble = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
-        tokio::time::sleep_until(next_client.min(next_trouble)).await;
+        let next = [Some(next_client), Some(next_trouble), next_wish, back].into_iter().flatten().min();
+        tokio::time::sleep_until(next.unwrap()).await;
         if next_client <= Instant::now() {
             clients.ask();
             next_client = Instant::now() + pause(pace * 2);
@@ -153,19 +182,28 @@ async fn trouble(dice: &Dice, clients: &Clients, troubles: &Troubles) {
             troubles.befall();
             next_trouble = Instant::now() + pause(every * 2);
         }
+        if next_wish.is_some_and(|at| at <= Instant::now()) {
+            operators.want();
+            next_wish = Some(Instant::now() + dice.millis(500, 25_000));
+        }
+        if back.is_some_and(|at| at <= Instant::now()) {
+            operators.restore();
+            back = None;
+        }
     }
 }
 
 /// Waits until everything is as it must be; what is not by then is told.
-async fn settle(chronicle: &Chronicle, clients: &Clients, store: &Simulated, troubles: &Troubles) {
+async fn settle(chronicle: &Chronicle, clients: &Clients, operators: &Operators, troubles: &Troubles) {
     // Those that are under way end first.
     tokio::time::sleep(Duration::from_secs(41)).await;
     let end = Instant::now() + SETTLING;
     troubles.heal();
+    operators.say_again();
     let mut quietly = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let wrong = store.look(|entries| invariants::at_rest(chronicle, clients, entries));
+        let wrong = operators.store.look(|entries| invariants::at_rest(chronicle, clients, operators, entries));
         // What came to rest a moment ago may have made room for another.
         quietly = if wrong.is_empty() { quietly + 1 } else { 0 };
         if quietly == 3 || !chronicle.violations().is_empty() {

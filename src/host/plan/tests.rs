@@ -35,7 +35,7 @@ fn running_phase() -> Phase {
 
 fn seen(wanted: Wanted, unit: Unit, report: Option<Report>) -> Seen {
     let ledger = Some(wanted.assignment.clone());
-    Seen { wanted: Some(wanted), tombstone: false, elsewhere: false, ledger, report, unit }
+    Seen { wanted: Some(wanted), tombstone: false, elsewhere: false, ledger, report, unit, occupied: None }
 }
 
 #[test]
@@ -173,4 +173,16 @@ proptest! {
             prop_assert!(!steps.contains(&Step::StopUnit) && !steps.contains(&Step::StartUnit));
         }
     }
+}
+
+#[test]
+fn what_has_an_address_that_is_in_use_here_waits_and_says_so() {
+    let mut there = seen(wanted(3, Desired::Running), Unit::Down, None);
+    there.occupied = Some("1i9".into());
+    let steps = plan(&there);
+    assert!(
+        matches!(&steps[..], [Step::Say(Observation::Starting { message: Some(message) })] if message.contains("1i9"))
+    );
+    there.occupied = None;
+    assert!(plan(&there).contains(&Step::StartUnit));
 }

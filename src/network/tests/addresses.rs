@@ -3,7 +3,7 @@
 use super::support::{alike, environment, store};
 use crate::environment::Environment;
 use crate::network::address::Error;
-use crate::network::{Allocator, SubnetSpec};
+use crate::network::{Allocator, SubnetSpec, hold};
 use crate::placement::Reserved;
 use crate::store::{Store, Transaction, key};
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,4 +124,30 @@ async fn a_block_that_went_to_another_host_gives_no_address() {
     let value = bytes::Bytes::from_static(br#"{"host":"h2"}"#);
     store.commit(Transaction::new().then(crate::store::Operation::put(&block, value))).await.unwrap();
     assert!(!commit(&store, &reserved).await);
+}
+
+/// A store that went back knows neither the address nor the block of what was made since.
+#[tokio::test]
+async fn what_an_instance_has_already_is_held_for_it() {
+    let (store, subnet) = (store(), SubnetSpec::default());
+    let address = Ipv4Addr::new(10, 42, 9, 7);
+    let held = async |host: &str, instance: &str| hold(store.as_ref(), &subnet, host, instance, address).await;
+    held("h1", "1i54").await.unwrap();
+    let at = store.get("x").await.unwrap().revision;
+    held("h1", "1i54").await.unwrap();
+    assert_eq!(store.get("x").await.unwrap().revision, at, "the second time nothing is written");
+    held("h2", "1i55").await.unwrap();
+    let value = async |key: String| store.get(&key).await.unwrap().entry.map(|entry| entry.value);
+    assert_eq!(
+        value(key::address(NETWORK, address)).await.as_deref(),
+        Some(&br#"{"instance":"1i54","host":"h1"}"#[..])
+    );
+    let block = value(key::block(NETWORK, subnet.block_of(address))).await;
+    assert_eq!(block.as_deref(), Some(&br#"{"host":"h1"}"#[..]));
+    let allocator = allocator(&store, &environment(), subnet);
+    for _ in 0..61 {
+        let reserved = allocator.reserve("h1", "1i60").await.unwrap();
+        assert_ne!(reserved.address.address, address);
+        assert!(commit(&store, &reserved).await);
+    }
 }

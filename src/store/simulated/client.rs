@@ -49,7 +49,7 @@ impl Client {
         writes: bool,
         act: impl FnOnce(&Simulated, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let begun = Instant::now();
+        let (begun, restores) = (Instant::now(), self.server.restores());
         let Course { there, back, fate } = self.server.course(writes);
         let open = self.link.pass().await;
         if fate == Fate::Refused {
@@ -59,12 +59,12 @@ impl Client {
             return self.lost(begun, writes).await;
         }
         if let Fate::Late(late) = fate {
-            self.besides(late, act);
+            self.besides(restores, late, act);
             return self.lost(begun, writes).await;
         }
         let result = if writes && there > SLOW {
             let (answer, answered) = tokio::sync::oneshot::channel();
-            self.besides(there, move |server, name| {
+            self.besides(restores, there, move |server, name| {
                 // Nobody may wait for it any more.
                 let _ = answer.send(act(server, name));
                 Ok(())
@@ -74,7 +74,7 @@ impl Client {
             if !there.is_zero() {
                 tokio::time::sleep(there).await;
             }
-            self.server.leads().then(|| act(&self.server, &self.name))
+            self.server.takes(restores).then(|| act(&self.server, &self.name))
         };
         let Some(result) = result else { return self.lost(begun, writes).await };
         if fate == Fate::Unanswered || begun.elapsed() + back > self.timeout {
@@ -89,13 +89,14 @@ impl Client {
     /// Does it after a while, whatever its caller does meanwhile.
     fn besides<T: 'static>(
         &self,
+        restores: u64,
         after: Duration,
         act: impl FnOnce(&Simulated, &str) -> Result<T, Error> + Send + 'static,
     ) {
         let (server, name) = (self.server.clone(), self.name.clone());
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            if server.leads() {
+            if server.takes(restores) {
                 drop(act(&server, &name));
             }
         });

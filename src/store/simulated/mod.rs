@@ -4,7 +4,8 @@
 //! What etcd promises holds in any [`Weather`]: reads are linearizable, a transaction is done once or never, a watch that
 //! goes on tells every change in order. What it does not promise is tried: answers are slow or lost, and a write without
 //! an answer was done, was not, or is done later; watches lag behind one another and break off; history is compacted; a
-//! lease ends at its very deadline, before it, or much later, since a new leader renews all of them.
+//! lease ends at its very deadline, before it, or much later, since a new leader renews all of them; a snapshot is put in
+//! its place.
 //!
 //! ```text
 //! client ──link──► there ──► done, at one moment ──► back ──link──► client
@@ -19,5 +20,5 @@ mod weather;
 
 pub use client::Client;
 pub use link::{Link, Way};
-pub use server::{Committed, Simulated};
+pub use server::{Committed, Saved, Simulated};
 pub use weather::Weather;

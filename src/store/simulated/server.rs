@@ -52,7 +52,28 @@ struct Inner {
     weather: Weather,
     /// Without a leader until then, by the boot clock.
     leaderless: Option<Duration>,
+    /// How often another state was put in the place of this one: what was sent before that never arrives.
+    restores: u64,
     witness: Option<Witness>,
+}
+
+/// All that there is at one moment, as an etcd's snapshot has it.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    state: State,
+    compacted: Revision,
+    history: VecDeque<(Revision, Vec<Change>)>,
+    leases: BTreeMap<i64, Lease>,
+}
+
+impl Saved {
+    pub fn revision(&self) -> Revision {
+        self.state.revision
+    }
+
+    pub fn contains(&self, key: &str) -> bool {
+        self.state.entries.contains_key(key)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,10 +141,42 @@ impl Simulated {
         self.leases_changed.notify_one();
     }
 
-    /// The leader comes back in its time: see [`Self::lose_leader`].
-    pub(super) fn leads(&self) -> bool {
+    pub fn save(&self) -> Saved {
+        let inner = self.inner();
+        Saved {
+            state: inner.state.clone(),
+            compacted: inner.compacted,
+            history: inner.history.clone(),
+            leases: inner.leases.clone(),
+        }
+    }
+
+    /// It is stopped, `saved` is put in its place, and after `span` it is there again, with the leases of that time, each
+    /// anew. What was on its way is lost, and all watches break off.
+    pub fn restore(&self, saved: Saved, span: Duration) {
+        let mut inner = self.inner();
+        let Saved { state, compacted, history, leases } = saved;
+        for watcher in inner.watchers() {
+            watcher.tell(Err(Error::Unavailable { message: "it was stopped".into() }), Duration::ZERO);
+        }
+        (inner.state, inner.compacted, inner.history, inner.leases) = (state, compacted, history, leases);
+        inner.watchers.clear();
+        inner.restores += 1;
+        inner.leaderless = Some(self.now() + span);
+        drop(inner);
+        self.leases_changed.notify_one();
+    }
+
+    pub(super) fn restores(&self) -> u64 {
+        self.inner().restores
+    }
+
+    /// Whether what was sent when there had been so many restores is done: there is a leader, who comes back in its time (see
+    /// [`Self::lose_leader`]), and it is the same store.
+    pub(super) fn takes(&self, restores: u64) -> bool {
         let now = self.now();
-        self.inner().leads(now)
+        let mut inner = self.inner();
+        inner.leads(now) && inner.restores == restores
     }
 
     /// A key goes by somebody's hand.
