@@ -15,6 +15,9 @@ use std::path::PathBuf;
 /// Fields of ours that the original does not have.
 const ADDED: &[(&str, &str)] = &[
     ("container", "hostId"),
+    ("container", "externalId"),
+    ("instance", "externalId"),
+    ("publish", "taken"),
     ("container", "hostLossGraceSeconds"),
     ("container", "onHostLoss"),
     ("instance", "hostLossGraceSeconds"),

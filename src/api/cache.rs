@@ -8,10 +8,12 @@
 use crate::environment::Environment;
 use crate::membership::lost::Lost;
 use crate::membership::record::{Alive, Host};
+use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
 use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{self, Revision, Store, decode, key};
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -81,6 +83,13 @@ enum Source {
     Resources(Mirror<Resource>),
     /// A host's own record, and whether it lives.
     Hosts(Mirror<Host>, Mirror<Alive>, Mirror<Lost>),
+    /// Parts of others.
+    Parts(Box<Source>, Derived),
+}
+
+/// What the rows of that type are parts of.
+fn derived(base: &str) -> Option<Derived> {
+    types::find(base)?.derived
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,7 +133,7 @@ impl Cache {
 
     /// One row, as the store has it now, or as it was last known.
     pub async fn get(&self, base: &'static str, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
-        if base == "host" {
+        if base == "host" || derived(base).is_some() {
             let Known { stale, .. } = self.select(base, |_| false).await?;
             return Ok(Known { value: self.source(base).row(id), stale });
         }
@@ -194,6 +203,7 @@ impl Cache {
     }
 
     async fn own_write(&self, base: &'static str, source: &Source) {
+        let base = derived(base).map_or(base, |derived| derived.from);
         let wanted = lock(&self.shared.written).get(base).copied();
         let Some(wanted) = wanted else { return };
         if !source.reached(wanted, OWN_WRITE).await {
@@ -204,6 +214,9 @@ impl Cache {
     }
 
     fn running(&self, base: &'static str) -> Option<Source> {
+        if let Some(derived) = derived(base) {
+            return Some(Source::Parts(Box::new(self.running(derived.from)?), derived));
+        }
         let mut mirrors = lock(&self.shared.mirrors);
         let kept = mirrors.get_mut(base)?;
         kept.used = Instant::now();
@@ -211,6 +224,9 @@ impl Cache {
     }
 
     fn source(&self, base: &'static str) -> Source {
+        if let Some(derived) = derived(base) {
+            return Source::Parts(Box::new(self.source(derived.from)), derived);
+        }
         let mut mirrors = lock(&self.shared.mirrors);
         let kept = mirrors.entry(base).or_insert_with(|| {
             self.forget_when_idle(base);
@@ -322,28 +338,32 @@ impl Source {
         match self {
             Self::Resources(mirror) => vec![mirror.changes()],
             Self::Hosts(hosts, alive, lost) => vec![hosts.changes(), alive.changes(), lost.changes()],
+            Self::Parts(of, _) => of.changes(),
         }
     }
 
     async fn listed(&self, limit: Duration) -> bool {
-        match self {
+        match self.whole() {
             Self::Resources(mirror) => mirror.listed(limit).await,
             Self::Hosts(hosts, alive, lost) => {
                 hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
             }
+            Self::Parts(..) => false,
         }
     }
 
     async fn reached(&self, revision: Revision, limit: Duration) -> bool {
-        match self {
+        match self.whole() {
             Self::Resources(mirror) => mirror.reached(revision, limit).await,
             Self::Hosts(hosts, ..) => hosts.reached(revision, limit).await,
+            Self::Parts(..) => false,
         }
     }
 
     fn freshness(&self) -> Freshness {
         match self {
             Self::Resources(mirror) => mirror.freshness(),
+            Self::Parts(of, _) => of.freshness(),
             Self::Hosts(hosts, alive, _) => {
                 let (hosts, alive) = (hosts.freshness(), alive.freshness());
                 Freshness {
@@ -381,6 +401,20 @@ impl Source {
                     .map(Arc::new)
                     .collect()
             }
+            Self::Parts(of, derived) => {
+                // Wholes may have a part in common.
+                let mut known = BTreeSet::new();
+                let parts = of.rows(&mut |_| true).into_iter().flat_map(|whole| (derived.rows)(&whole));
+                parts.filter(|part| known.insert(part.id) && keep(part)).map(Arc::new).collect()
+            }
+        }
+    }
+
+    /// What there is to wait for: parts come with what they are parts of.
+    fn whole(&self) -> &Self {
+        match self {
+            Self::Parts(of, _) => of.whole(),
+            whole => whole,
         }
     }
 
@@ -398,6 +432,13 @@ impl Source {
                 let lost = lost.get(name).map_or(Revision(0), |item| item.mod_revision);
                 let tag = Tag { text: format!("\"{revision}-{alive}-{lost}\""), revision };
                 Some(Tagged { row, tag })
+            }
+            Self::Parts(..) => {
+                let row = self.rows(&mut |part| part.id == id).pop()?;
+                let mut hasher = DefaultHasher::new();
+                serde_json::to_string(&*row).ok()?.hash(&mut hasher);
+                // Nobody changes a part, so that nobody names the revision that it is to have.
+                Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision: Revision(0) } })
             }
         }
     }

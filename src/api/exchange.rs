@@ -60,6 +60,7 @@ impl Exchange<'_> {
         match path.as_slice() {
             [] => self.version(),
             ["openapi.json"] => self.openapi(),
+            [publish] if publish.eq_ignore_ascii_case("publish") => self.publish(body).await,
             [collection] => {
                 let declared = self.collection_type(collection)?;
                 if declared.name == "schema" {

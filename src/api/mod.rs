@@ -9,6 +9,7 @@
 //!       read       reader → cache: what the account sees; collection, filter: lists; view: what is written
 //!       cluster    join tokens, joining, the authority: below /cluster/
 //!       wait       until the resource is in a state
+//!       publish    what external handlers say to events
 //!       write      body → resource::validation → orchestration::Service → the answer
 //! ```
 //! Any host answers for all. Nothing is decided here: a write is one call of [`crate::orchestration::Service`].
@@ -29,6 +30,7 @@ mod idempotency;
 mod listener;
 mod mesh;
 mod precondition;
+mod publish;
 mod read;
 mod reader;
 mod request;

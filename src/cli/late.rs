@@ -1,6 +1,6 @@
 //! The service before the agent has joined the cluster: it says so, and nothing else.
 
-use crate::orchestration::{Draft, Orchestrator, Service, ServiceError, Written};
+use crate::orchestration::{Draft, Orchestrator, Publication, Service, ServiceError, Written};
 use crate::store::{Error, Revision};
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
@@ -47,5 +47,9 @@ impl Service for LateService {
         expected: Option<Revision>,
     ) -> Result<Written, ServiceError> {
         self.get()?.act_if(base, id, action, input, expected).await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<bool, ServiceError> {
+        self.get()?.publish(publication).await
     }
 }

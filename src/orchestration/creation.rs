@@ -1,5 +1,6 @@
 //! How an instance comes into being, and finds a host.
 
+use super::handlers::{Cause, hold};
 use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
 use super::workload::docker_reference;
@@ -188,13 +189,18 @@ impl Orchestrator {
         let state = if start { State::Creating } else { State::Stopped };
         let mut wanted = resource(id, draft, self.environment(), state, self.now());
         self.is_managed(&wanted).await?;
-        if start {
-            wanted.set(instance::DESIRED, json!(Desired::Running));
+        wanted.set(instance::DESIRED, json!(if start { Desired::Running } else { Desired::Stopped }));
+        let wanted = self.pass(instance::BASE, None, wanted, Cause::Asked("create")).await?;
+        let waits = hold::is_held(&wanted);
+        if start && !waits {
             return self.place(&wanted, None).await;
         }
-        wanted.set(instance::DESIRED, json!(Desired::Stopped));
         let row = key::resource(instance::BASE, id);
-        let outcome = self.store().commit(self.row(&row, &wanted, None)?).await?;
+        let mut transaction = self.row(&row, &wanted, None)?;
+        if waits {
+            transaction = with_todo(transaction, instance::BASE, &hold::without(&wanted), &wanted, self.now())?;
+        }
+        let outcome = self.store().commit(transaction).await?;
         if outcome.succeeded { Ok(written(wanted, outcome.revision)) } else { Err(self.duplicate(&wanted.uuid)) }
     }
 }

@@ -12,6 +12,7 @@
 //! Three things move it: what is asked over the API ([`ask`]), what its host saw ([`observe`]) and time ([`drive`]).
 
 use super::ServiceError;
+use super::handlers::hold;
 use crate::environment::Timestamp;
 use crate::resource::assignment::{Desired, OnEnd};
 use crate::resource::{Resource, State, instance, transition};
@@ -74,6 +75,8 @@ pub enum Next {
     Place,
     /// Write this.
     Write(Box<Resource>),
+    /// An external handler did not answer in time.
+    Overdue,
     /// The row goes.
     Forget,
 }
@@ -149,7 +152,8 @@ pub fn stop_for_drain(instance: &Resource) -> Option<Resource> {
 }
 
 fn down_for_a_while(instance: &Resource, mark: impl FnOnce(&mut Resource)) -> Option<Resource> {
-    let up = placed(instance) && instance::desired(instance) == Desired::Running;
+    // What waits for an external handler is on its way somewhere: looked at again when it is there.
+    let up = placed(instance) && instance::desired(instance) == Desired::Running && !hold::is_held(instance);
     up.then(|| {
         let mut next = instance.clone();
         next.enter(State::Stopping);
@@ -175,6 +179,22 @@ fn waits_for_drain(instance: &Resource) -> bool {
     stopped_by_drain(instance) && down && instance.get::<String>(AFTER_STOP).is_none()
 }
 
+/// It could not be begun: it is to stay down.
+pub fn not_to_run(instance: &mut Resource) {
+    if instance::desired(instance) == Desired::Running {
+        want(instance, Desired::Stopped);
+    }
+}
+
+/// What was to be done by its host was done by somebody else: it is where that leads.
+pub fn arrived(instance: &mut Resource, now: Timestamp) {
+    match instance.state {
+        State::Stopping => settle(instance, now),
+        State::Creating => instance.enter(State::Running),
+        state => instance.enter(transition::end(instance::BASE, state).unwrap_or(state)),
+    }
+}
+
 /// Down first, where it may be up.
 fn remove(instance: &mut Resource) {
     let down = matches!(instance.state, State::Stopped | State::Removing) || !placed(instance);
@@ -198,6 +218,9 @@ fn purge(instance: &mut Resource, now: Timestamp) {
 
 /// What time, or an agent that comes after another, makes of it.
 pub fn drive(instance: &Resource, now: Timestamp) -> Next {
+    if let Some(hold) = hold::of(instance) {
+        return if hold.due > now { Next::Wait(hold.due) } else { Next::Overdue };
+    }
     let mut next = instance.clone();
     match instance.state {
         State::Creating | State::Starting if !placed(instance) && instance::desired(instance) == Desired::Running => {
@@ -254,7 +277,7 @@ pub fn due(instance: &Resource, now: Timestamp) -> Option<Timestamp> {
     match drive(instance, now) {
         Next::Nothing => None,
         Next::Wait(time) => Some(time),
-        Next::Place | Next::Write(_) | Next::Forget => Some(now.after(GRACE)),
+        Next::Place | Next::Write(_) | Next::Overdue | Next::Forget => Some(now.after(GRACE)),
     }
 }
 
@@ -372,6 +395,12 @@ pub fn observe(instance: &Resource, generation: u64, seen: &Observation, now: Ti
             next.transitioning_message.clone_from(message);
         }
         (Desired::Running, Observation::Running { external_id, started_at }) => {
+            let same = instance.get::<String>(instance::EXTERNAL_ID).as_ref() == Some(external_id)
+                && instance.get("startedAt") == Some(*started_at);
+            if same && instance.state == State::Running {
+                // No news: what failed meanwhile, like a stop, is still to be read.
+                return None;
+            }
             next.enter(State::Running);
             next.set(instance::EXTERNAL_ID, external_id.as_str());
             next.set("startedAt", *started_at);

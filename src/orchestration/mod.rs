@@ -7,12 +7,13 @@
 //!          host's loop ──observation──► lifecycle (pure) ──► one transaction that compares the claim's token
 //! ```
 //! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
-//! takes what a host saw; [`failover`] looks after
-//! what lost hosts ran; [`todo`] drives what waits for a time or was left behind by an agent that died.
+//! takes what a host saw; [`handlers`] lets programs outside have a part in it; [`failover`] looks after what lost hosts ran;
+//! [`todo`] drives what waits for a time or was left behind by an agent that died.
 
 mod creation;
 mod drain;
 pub mod failover;
+pub mod handlers;
 mod hosts;
 pub mod house;
 mod image;
@@ -25,6 +26,7 @@ mod status;
 pub mod todo;
 pub mod workload;
 
+pub use handlers::Publication;
 pub use orchestrator::{KEY_NAMES, Orchestrator};
 pub use service::{Draft, Service, ServiceError, Written};
 pub use status::StatusError;

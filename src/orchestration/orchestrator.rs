@@ -1,5 +1,6 @@
 //! Reads, asks the rules what follows, and writes it in one transaction; tried again where somebody else wrote meanwhile.
 
+use super::handlers::{self, Cause, Handlers, Publication, hold};
 use super::image::{Images, resource};
 use super::record::Todo;
 use super::{Draft, Service, ServiceError, Written, lifecycle};
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// Tries of one change against others who change the same.
 const TRIES: usize = 8;
 /// The types that are stored by number.
-const COUNTED: &[&str] = &["account", "credential", "image", "instance", "network"];
+const COUNTED: &[&str] = &["account", "credential", "externalHandler", "image", "instance", "network"];
 
 /// A credential's name: what is looked up at sign-in.
 const PUBLIC_VALUE: &str = "publicValue";
@@ -34,6 +35,7 @@ struct Inner {
     environment: Environment,
     counters: BTreeMap<&'static str, Counter>,
     images: Images,
+    handlers: Handlers,
     placer: Placer,
 }
 
@@ -41,7 +43,8 @@ pub(super) fn todo(base: &str, id: u64) -> String {
     key::todo(key::shard(base, id), base, id)
 }
 
-/// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had.
+/// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had; and with the events
+/// of external handlers that come and go with it.
 pub(super) fn with_todo(
     transaction: Transaction,
     base: &str,
@@ -50,6 +53,7 @@ pub(super) fn with_todo(
     now: Timestamp,
 ) -> Result<Transaction, store::Error> {
     let todo = todo(base, next.id);
+    let transaction = hold::operations(base, Some(current), next)?.into_iter().fold(transaction, Transaction::then);
     Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
         (_, Some(not_before)) => {
             let entry = Todo { not_before, room: base == instance::BASE && lifecycle::waits_for_room(next) };
@@ -94,7 +98,8 @@ impl Orchestrator {
         let counter = |base: &&'static str| (*base, Counter::new(store.clone(), &environment, *base));
         let counters = COUNTED.iter().map(counter).collect();
         let images = Images::new(store.clone(), environment.clone());
-        Self(Arc::new(Inner { store, environment, counters, images, placer }))
+        let handlers = Handlers::start(store.clone(), &environment);
+        Self(Arc::new(Inner { store, environment, counters, images, handlers, placer }))
     }
 
     pub(super) async fn number(&self, base: &str) -> Result<u64, ServiceError> {
@@ -102,6 +107,10 @@ impl Orchestrator {
             Some(counter) => Ok(counter.next().await?),
             None => Err(invalid("InvalidAction", "kind", "none of this type can be made")),
         }
+    }
+
+    pub(super) fn handlers(&self) -> &Handlers {
+        &self.0.handlers
     }
 
     pub(super) fn images(&self) -> &Images {
@@ -140,7 +149,7 @@ impl Orchestrator {
         id: u64,
         change: impl FnMut(&Resource) -> Result<Resource, ServiceError>,
     ) -> Result<Written, ServiceError> {
-        self.change_if(base, id, None, change).await
+        self.change_if(base, id, None, Cause::Driven, change).await
     }
 
     /// The same, as long as it is what it was at `expected`.
@@ -149,6 +158,7 @@ impl Orchestrator {
         base: &str,
         id: u64,
         expected: Option<Revision>,
+        cause: Cause<'_>,
         mut change: impl FnMut(&Resource) -> Result<Resource, ServiceError>,
     ) -> Result<Written, ServiceError> {
         for _ in 0..TRIES {
@@ -158,8 +168,14 @@ impl Orchestrator {
             if next == current {
                 return Ok(written(current, entry.mod_revision));
             }
+            let next = self.pass(base, Some(&current), next, cause).await?;
             let outcome = self.write(base, &current, &next, vec![unchanged(&entry)]).await?;
             if outcome.succeeded {
+                if handlers::takes_out(base, &current, &next) {
+                    self.taken_out(id, outcome.revision).await;
+                } else if base == handlers::BASE {
+                    self.handlers().reached(outcome.revision).await;
+                }
                 return Ok(written(next, outcome.revision));
             }
         }
@@ -176,13 +192,14 @@ impl Orchestrator {
     ) -> Result<(), ServiceError> {
         let (current, entry) = self.read(base, id).await?;
         if let Some(next) = change(&current) {
+            let next = self.pass(base, Some(&current), next, Cause::Driven).await?;
             self.write(base, &current, &next, vec![unchanged(&entry), while_so]).await?;
         }
         Ok(())
     }
 
     /// One transaction: the row; its claim, where it has one and something else is wanted; what is to follow.
-    async fn write(
+    pub(super) async fn write(
         &self,
         base: &str,
         current: &Resource,
@@ -205,6 +222,22 @@ impl Orchestrator {
         Ok(self.0.store.commit(transaction).await?)
     }
 
+    /// [`Self::write`], of a row that waits for external handlers.
+    async fn written_waiting(
+        &self,
+        base: &str,
+        current: &Resource,
+        waiting: Resource,
+        unchanged: Compare,
+    ) -> Result<Written, ServiceError> {
+        let outcome = self.write(base, current, &waiting, vec![unchanged]).await?;
+        if outcome.succeeded {
+            Ok(written(waiting, outcome.revision))
+        } else {
+            Err(ServiceError::Conflict("it was changed meanwhile; try again".into()))
+        }
+    }
+
     /// Does what time or an interrupted agent left to do for it, until there is nothing more.
     pub async fn drive(&self, base: &str, id: u64) -> Result<(), ServiceError> {
         if base == "host" {
@@ -224,7 +257,9 @@ impl Orchestrator {
                 lifecycle::Next::Place => {
                     return self.place(&current, Some(entry.mod_revision)).await.map(drop);
                 }
+                lifecycle::Next::Overdue => self.overdue(base, id).await?,
                 lifecycle::Next::Write(next) => {
+                    let next = self.pass(base, Some(&current), *next, Cause::Driven).await?;
                     self.write(base, &current, &next, vec![unchanged(&entry)]).await?;
                 }
                 lifecycle::Next::Forget => return self.forget(base, &current, &entry).await,
@@ -254,11 +289,11 @@ impl Orchestrator {
     }
 
     /// [`Self::drive`], besides what was asked; what fails there is found again in `todo/`.
-    pub(super) fn drive_besides(&self, id: u64) {
-        let orchestrator = self.clone();
+    pub(super) fn drive_besides(&self, base: &str, id: u64) {
+        let (orchestrator, base) = (self.clone(), base.to_owned());
         tokio::spawn(async move {
-            if let Err(error) = orchestrator.drive(instance::BASE, id).await {
-                tracing::debug!(instance = identifier::instance(id), %error, "left to the shard's owner");
+            if let Err(error) = orchestrator.drive(&base, id).await {
+                tracing::debug!(kind = base, id, %error, "left to the shard's owner");
             }
         });
     }
@@ -269,6 +304,8 @@ impl Orchestrator {
         let id = self.number(base).await?;
         let state = State::Active;
         let made = resource(id, draft, &self.0.environment, state, self.now());
+        let asked = Cause::Asked("create");
+        let made = self.pass(base, None, made, asked).await?;
         let row = key::resource(base, id);
         let uuid = key::uuid(&made.uuid);
         let mut transaction = Transaction::new()
@@ -280,8 +317,17 @@ impl Orchestrator {
             let name = key::name(KEY_NAMES, &public);
             transaction = transaction.absent(&name).then(Operation::put(&name, encode(&name, &id)?));
         }
+        if hold::is_held(&made) {
+            transaction = with_todo(transaction, base, &hold::without(&made), &made, self.now())?;
+        }
         let outcome = self.0.store.commit(transaction).await?;
-        if outcome.succeeded { Ok(written(made, outcome.revision)) } else { Err(self.duplicate(&made.uuid)) }
+        if !outcome.succeeded {
+            return Err(self.duplicate(&made.uuid));
+        }
+        if base == handlers::BASE {
+            self.handlers().reached(outcome.revision).await;
+        }
+        Ok(written(made, outcome.revision))
     }
 }
 
@@ -291,6 +337,7 @@ impl Service for Orchestrator {
         match draft.base.as_str() {
             instance::BASE => self.create_instances(draft).await,
             "host" => Err(invalid("InvalidAction", "kind", "a host joins by itself: install the agent on it")),
+            handlers::BASE => self.create_plain(handlers::sorted(draft)?).await,
             _ => self.create_plain(draft).await,
         }
     }
@@ -309,10 +356,12 @@ impl Service for Orchestrator {
             constraint::check(&changes)
                 .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
         }
-        let written = self.change_if(base, id, expected, |current| Ok(updated(current, &changes))).await?;
+        let written = self
+            .change_if(base, id, expected, Cause::Asked("update"), |current| Ok(updated(current, &changes)))
+            .await?;
         if written.resources.iter().any(|next| base == instance::BASE && lifecycle::waits_for_room(next)) {
             // With what it asks for now, there may be room.
-            self.drive_besides(id);
+            self.drive_besides(base, id);
         }
         Ok(written)
     }
@@ -331,7 +380,9 @@ impl Service for Orchestrator {
         }
         if base != instance::BASE {
             return self
-                .change_if(base, id, expected, |current| lifecycle::act_plain(base, current, action, now))
+                .change_if(base, id, expected, Cause::Asked(action), |current| {
+                    lifecycle::act_plain(base, current, action, now)
+                })
                 .await;
         }
         if action == "update" {
@@ -342,16 +393,26 @@ impl Service for Orchestrator {
         // A start that first needs a host is one transaction with finding it.
         if action == "start" && !lifecycle::placed(&current) {
             let wanted = lifecycle::ask(&current, action, &input, now)?;
+            let wanted = self.pass(base, Some(&current), wanted, Cause::Asked(action)).await?;
+            if hold::is_held(&wanted) {
+                return self.written_waiting(base, &current, wanted, unchanged(&entry)).await;
+            }
             return self.place(&wanted, Some(entry.mod_revision)).await;
         }
-        let asked = self.change_if(base, id, expected, |current| lifecycle::ask(current, action, &input, now)).await?;
-        self.drive_besides(id);
+        let asked = self
+            .change_if(base, id, expected, Cause::Asked(action), |current| lifecycle::ask(current, action, &input, now))
+            .await?;
+        self.drive_besides(base, id);
         Ok(asked)
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<bool, ServiceError> {
+        self.answered(&publication).await
     }
 }
 
 /// Columns that may change, and fields.
-fn updated(current: &Resource, changes: &Map<String, Value>) -> Resource {
+pub(super) fn updated(current: &Resource, changes: &Map<String, Value>) -> Resource {
     let mut next = current.clone();
     let text = |value: &Value| value.as_str().map(str::to_owned);
     for (field, value) in changes {

@@ -1,5 +1,6 @@
 //! What the API asks of the cluster: create, change, act. Whoever answers it decides by transactions alone.
 
+use super::Publication;
 use crate::resource::{Resource, State};
 use crate::store::{self, Revision};
 use serde_json::{Map, Value};
@@ -71,6 +72,8 @@ pub trait Service: Debug + Send + Sync {
         input: Map<String, Value>,
         expected: Option<Revision>,
     ) -> Result<Written, ServiceError>;
+    /// Takes what an external handler says to an event; whether anything waited for it.
+    async fn publish(&self, publication: Publication) -> Result<bool, ServiceError>;
 
     /// [`Self::update_if`], whatever it is now.
     async fn update(&self, base: &str, id: u64, changes: Map<String, Value>) -> Result<Written, ServiceError> {

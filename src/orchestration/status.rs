@@ -1,6 +1,7 @@
 //! What a host saw, into the store: one transaction that compares the claim's token, so that a host that lost its claim
 //! changes nothing.
 
+use super::handlers::Cause;
 use super::orchestrator::{Orchestrator, with_todo, woken};
 use super::record::Tombstone;
 use super::{ServiceError, lifecycle};
@@ -70,7 +71,7 @@ impl Orchestrator {
                 match self.given_up(host, token, &current, entry.mod_revision, next, Vec::new()).await {
                     Ok(()) => {
                         if homeless {
-                            self.drive_besides(id);
+                            self.drive_besides(instance::BASE, id);
                         }
                         return Ok(true);
                     }
@@ -78,6 +79,10 @@ impl Orchestrator {
                     Err(ReleaseError::NotHeld { .. }) => return Err(StatusError::ClaimLost),
                     Err(ReleaseError::Store(error)) => return Err(error.into()),
                 }
+            }
+            let next = self.pass(instance::BASE, Some(&current), next, Cause::Seen).await?;
+            if next == current {
+                return Ok(false);
             }
             let on = key::on(host, &identifier::instance(id));
             let transaction = self
@@ -143,9 +148,11 @@ impl Orchestrator {
     ) -> Result<(), ReleaseError> {
         let now = self.environment().clock.now();
         let row = key::resource(instance::BASE, next.id);
+        let purged = next.state == State::Purged;
+        let next = self.pass(instance::BASE, Some(current), next, Cause::Seen).await?;
         let mut transaction =
             Transaction::new().unchanged(&row, revision).then(Operation::put(&row, encode(&row, &next)?));
-        if next.state == State::Purged {
+        if purged {
             let gone = key::gone(&next.uuid);
             let tombstone = Tombstone { id: next.id, kind: next.kind.clone(), purged: now };
             transaction = transaction.then(Operation::put(&gone, encode(&gone, &tombstone)?));

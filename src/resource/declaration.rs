@@ -3,6 +3,7 @@
 //! A type is declared once, in a file of its own below [`super::types`]. Its schema ([`super::schema`]), what is accepted
 //! from a client ([`super::validation`]) and what a client is shown all come from that declaration.
 
+use super::Resource;
 use serde_json::{Map, Value};
 
 /// What a field holds.
@@ -276,6 +277,14 @@ pub enum LinkPath {
 /// A check of a whole input, behind those of its fields.
 pub type Check = fn(&Map<String, Value>) -> Result<(), super::validation::Invalid>;
 
+/// Where the rows of a type come from that are not stored by themselves: each is part of another's.
+#[derive(Clone, Copy, Debug)]
+pub struct Derived {
+    /// The base type of those others.
+    pub from: &'static str,
+    pub rows: fn(&Resource) -> Vec<Resource>,
+}
+
 /// A type as it is declared.
 #[derive(Clone, Copy, Debug)]
 pub struct Type {
@@ -296,6 +305,8 @@ pub struct Type {
     /// Whether only accounts that see everything may create and change it.
     pub admin_writes: bool,
     pub check: Option<Check>,
+    /// `None` where its rows are stored.
+    pub derived: Option<Derived>,
 }
 
 impl Type {
@@ -313,6 +324,7 @@ impl Type {
             listable: false,
             admin_writes: false,
             check: None,
+            derived: None,
         }
     }
 

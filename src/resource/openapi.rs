@@ -83,12 +83,22 @@ fn general() -> Map<String, Value> {
         "requestBody": body(&names),
         "responses": told,
     } });
+    let mut published = errors();
+    published.insert("201".into(), answer("what was said, and whether anything waited for it", &reference("publish")));
+    let publish = json!({ "post": {
+        "operationId": "publish",
+        "summary": "an external handler's answer to an event",
+        "tags": ["events"],
+        "requestBody": body(&reference("publishCreate")),
+        "responses": published,
+    } });
     let named = [
         ("/", get("getVersions", "the versions there are", collection_of(&json!({ "type": "object" })))),
         ("/v1", get("getVersion", "an address for each list", json!({ "type": "object" }))),
         ("/v1/openapi.json", get("getOpenapi", "this document", json!({ "type": "object" }))),
         ("/v1/schemas", get("listSchemas", "all types", collection_of(&reference("schema")))),
         ("/v1/schemas/{id}", schema),
+        ("/v1/publish", publish),
         ("/v1/subscribe", subscribe),
     ];
     named.into_iter().map(|(path, value)| (path.to_owned(), value)).collect()

@@ -93,6 +93,11 @@ pub fn allowed(base: &str, action: &str, state: State) -> Option<State> {
     table(base).iter().find(|row| row.action == action && row.from.contains(&state)).map(|row| row.through)
 }
 
+/// The state that `action` leads through, from wherever it is asked for.
+pub fn through(base: &str, action: &str) -> Option<State> {
+    table(base).iter().find(|row| row.action == action).map(|row| row.through)
+}
+
 /// The actions that are possible in `state`.
 pub fn actions_of(base: &str, state: State) -> impl Iterator<Item = &'static str> + use<> {
     table(base).iter().filter(move |row| row.from.contains(&state)).map(|row| row.action)

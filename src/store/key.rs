@@ -94,6 +94,13 @@ pub fn shard(kind: &str, id: u64) -> u32 {
 pub fn endpoint(instance: &str) -> String {
     format!("{ROOT}endpoint/{instance}")
 }
+/// An external handler's event that waits for its answer.
+pub fn event(id: &str) -> String {
+    format!("{ROOT}event/{id}")
+}
+pub fn events() -> String {
+    format!("{ROOT}event/")
+}
 /// `subnet` and `block` by their network addresses: `10.42.0.0` and `10.42.1.64`.
 pub fn block(subnet: Ipv4Addr, block: Ipv4Addr) -> String {
     format!("{ROOT}block/{subnet}/{block}")

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use stampede::environment::{Environment, Timestamp};
-use stampede::orchestration::{Draft, Service, ServiceError, Written};
+use stampede::orchestration::{Draft, Publication, Service, ServiceError, Written};
 use stampede::resource::{Resource, State, Transitioning, transition};
 use stampede::store::{Operation, Revision, Store, Transaction, decode, encode, key};
 use std::sync::Arc;
@@ -132,5 +132,9 @@ impl Service for AtOnce {
         }
         resource.set("input", Value::Object(input));
         self.put(base, resource).await
+    }
+
+    async fn publish(&self, publication: Publication) -> Result<bool, ServiceError> {
+        Ok(self.store.get(&key::event(&publication.event)).await?.entry.is_some())
     }
 }

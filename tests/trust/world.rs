@@ -10,7 +10,7 @@ use stampede::environment::{Clock, Environment, Timestamp};
 use stampede::membership::peers::Answer;
 use stampede::membership::record::{Capacity, Host};
 use stampede::membership::trust::{ClusterSecret, Names, SecretPlace, Settings, Trust, certificate, secret};
-use stampede::orchestration::{Draft, Service, ServiceError, Written};
+use stampede::orchestration::{Draft, Publication, Service, ServiceError, Written};
 use stampede::store::embedded::Embedded;
 use stampede::store::{Operation, Revision, Store, Transaction, encode, key};
 use std::net::SocketAddr;
@@ -97,6 +97,9 @@ impl Service for Nothing {
         _: serde_json::Map<String, Value>,
         _: Option<Revision>,
     ) -> Result<Written, ServiceError> {
+        Err(ServiceError::NotFound)
+    }
+    async fn publish(&self, _: Publication) -> Result<bool, ServiceError> {
         Err(ServiceError::NotFound)
     }
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! resource/…  ── watch ──┐
 //!                        ├─► broadcast, bounded ──► subscribers, each at its own pace
-//! host/ alive/ lost/ ────┘
+//! host/ alive/ lost/ ────┤
+//! event/ ────────────────┘  of external handlers: as they are, not as they came to be
 //! ```
 //! The watch goes on where it was after the store was away, so that nothing is left out; where it cannot (the history is
 //! compacted, a backup was restored), all subscribers are told and sent away. A feed lives as long as somebody
@@ -11,8 +12,10 @@
 
 use crate::api::cache::Cache;
 use crate::environment::{Backoff, Environment};
+use crate::orchestration::handlers::hold::Event;
 use crate::resource::declaration::Type;
 use crate::resource::{Resource, types};
+use crate::store::mirror::Mirror;
 use crate::store::{self, Change, Entry, Error, Revision, Store, Watch, WatchEvent, decode, key};
 use futures::StreamExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +26,8 @@ use tokio::task::JoinHandle;
 
 /// A subscriber that is this many changes behind is sent away.
 const BEHIND: usize = 1024;
+/// To list what waits for an answer.
+const FIRST_LIST: Duration = Duration::from_secs(5);
 /// The delays after failures of the watch.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -36,6 +41,8 @@ pub enum News {
     Changed { revision: Revision, rows: Vec<Row> },
     /// Hosts as they are now.
     Hosts(Vec<Arc<Resource>>),
+    /// What external handlers are told, for the first time or again.
+    Events(Vec<Arc<Event>>),
     /// Something may have been missed: all have to begin anew, for this reason.
     Broken(&'static str),
 }
@@ -53,6 +60,7 @@ pub struct Hub {
 #[derive(Debug)]
 pub struct Feed {
     outlet: Arc<Outlet>,
+    events: Mirror<Event>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -91,10 +99,18 @@ impl Outlet {
 #[derive(Debug)]
 pub struct Place {
     /// Keeps it alive.
-    _feed: Arc<Feed>,
+    feed: Arc<Feed>,
     pub news: broadcast::Receiver<Arc<News>>,
     /// What comes is newer than this.
     pub after: Revision,
+}
+
+impl Place {
+    /// Events that wait for an answer now.
+    pub async fn waiting(&self) -> Vec<Arc<Event>> {
+        self.feed.events.listed(FIRST_LIST).await;
+        self.feed.events.view().values().map(|item| item.value.clone()).collect()
+    }
 }
 
 impl Hub {
@@ -117,7 +133,7 @@ impl Hub {
         let told = feed.outlet.told();
         let (news, after) = (feed.outlet.sender.subscribe(), *told);
         drop(told);
-        Ok(Place { _feed: feed, news, after })
+        Ok(Place { feed, news, after })
     }
 
     async fn start(&self) -> Result<Feed, Error> {
@@ -135,7 +151,9 @@ impl Hub {
             upto: revision,
         };
         let hosts = tokio::spawn(follow_hosts(self.cache.clone(), outlet.clone()));
-        Ok(Feed { outlet, tasks: vec![tokio::spawn(follower.run(watch)), hosts] })
+        let events = Mirror::start(self.store.clone(), &self.environment, key::events());
+        let handlers = tokio::spawn(follow_events(events.clone(), outlet.clone()));
+        Ok(Feed { outlet, events, tasks: vec![tokio::spawn(follower.run(watch)), hosts, handlers] })
     }
 }
 
@@ -148,6 +166,17 @@ async fn follow_hosts(cache: Arc<Cache>, outlet: Arc<Outlet>) {
     loop {
         let rows = hosts.next().await;
         outlet.send(News::Hosts(rows));
+    }
+}
+
+async fn follow_events(events: Mirror<Event>, outlet: Arc<Outlet>) {
+    let mut changes = events.changes();
+    loop {
+        let keys = changes.next().await;
+        let there: Vec<Arc<Event>> = keys.iter().filter_map(|key| Some(events.get(key)?.value)).collect();
+        if !there.is_empty() {
+            outlet.send(News::Events(there));
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use axum::response::{IntoResponse, Response};
 use feed::{Backlog, Place};
 use names::Names;
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::sync::Arc;
 use subscriber::Subscriber;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +79,7 @@ pub async fn answer(
         outlet,
         place,
         since,
+        heard: HashMap::new(),
         _permit: permit,
     };
     tokio::spawn(subscriber.run(backlog));

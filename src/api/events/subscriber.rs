@@ -7,17 +7,21 @@ use super::Closing;
 use super::feed::{Backlog, News, Place, Row};
 use super::names::Names;
 use super::outlet::{NotTaken, Outlet};
+use crate::api::cache::Known;
 use crate::api::error::ApiError;
 use crate::api::exchange::Exchange;
+use crate::api::publish::REPLY;
 use crate::api::reader::Reader;
 use crate::api::request::Request;
 use crate::api::{Context, router};
+use crate::orchestration::handlers::hold as handlers;
 use crate::resource::declaration::Type;
 use crate::resource::{Resource, identifier, types};
 use crate::store::Revision;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde_json::{Map, Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often a ping is told.
 const PING: Duration = Duration::from_secs(5);
+/// So many events of handlers are remembered.
+const MOST_HEARD: usize = 1000;
 const CHANGE: &str = "resource.change";
 
 /// See the module's text.
@@ -40,6 +46,8 @@ pub struct Subscriber {
     pub outlet: Outlet,
     pub place: Place,
     pub since: Option<Revision>,
+    /// What was told to external handlers, and which time it was: what comes two ways is told once.
+    pub heard: HashMap<String, u32>,
     pub _permit: OwnedSemaphorePermit,
 }
 
@@ -89,6 +97,11 @@ impl Subscriber {
         pings.tick().await;
         self.ping(*told).await?;
         self.catch_up(backlog, told).await?;
+        if self.is_told_events() {
+            // Also those from before it came: a handler that was away finds what waits for it.
+            let waiting = self.place.waiting().await;
+            self.tell_events(&waiting, *told).await?;
+        }
         loop {
             let news = tokio::select! {
                 news = self.place.news.recv() => news,
@@ -107,6 +120,8 @@ impl Subscriber {
                 Ok(News::Changed { revision, .. }) if revision <= told => {}
                 Ok(News::Changed { revision, rows }) => self.tell(*revision, rows, told).await?,
                 Ok(News::Hosts(rows)) => self.tell_hosts(rows, *told).await?,
+                Ok(News::Events(events)) if self.is_told_events() => self.tell_events(events, *told).await?,
+                Ok(News::Events(_)) => {}
                 Ok(News::Broken(why)) => {
                     let message = format!("{why}: subscribe again without since, and list what you follow");
                     return Err(End::Told { code: "RevisionGone", message });
@@ -154,6 +169,49 @@ impl Subscriber {
             self.tell_row(host, row, told).await?;
         }
         Ok(())
+    }
+
+    /// Whether it may hear what external handlers are told: who sees everything.
+    fn is_told_events(&self) -> bool {
+        self.request.principal.sees_all()
+    }
+
+    async fn tell_events(&mut self, events: &[Arc<handlers::Event>], told: Revision) -> Result<(), End> {
+        if self.heard.len() > MOST_HEARD {
+            self.heard.clear();
+        }
+        for event in events {
+            let qualifier = |key: &str| (key == "handler").then(|| event.handler_name.clone());
+            let wanted = self.names.want(&event.name, qualifier);
+            if wanted && self.heard.insert(event.id.clone(), event.told) != Some(event.told) {
+                let text = self.handlers_event(event, told).await;
+                self.outlet.send(text).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An event as its handler is told it, with the row that it is about.
+    async fn handlers_event(&self, it: &handlers::Event, told: Revision) -> String {
+        let mut event = self.event(&format!("{};handler={}", it.name, it.handler_name), told);
+        event.insert("id".into(), it.id.as_str().into());
+        event.insert("replyTo".into(), format!("{REPLY}{}", it.id).into());
+        event.insert("previousIds".into(), json!([]));
+        let mut data = Map::new();
+        if let Some(base) = types::find(&it.base) {
+            event.insert("resourceType".into(), base.name.into());
+            event.insert("resourceId".into(), identifier::format(base.base, it.row).into());
+            match self.context.cache.get(base.base, it.row).await {
+                Ok(Known { value: Some(known), .. }) => {
+                    let declared = types::of(base, &known.row);
+                    data.insert("resource".into(), self.shown(declared, &known.row).await);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, event = it.id, "an event goes without its row"),
+            }
+        }
+        event.insert("data".into(), Value::Object(data));
+        Value::Object(event).to_string()
     }
 
     fn wanted(&self, base: &'static Type, row: &Resource) -> bool {

@@ -7,6 +7,7 @@ use crate::membership::fence::{self, Wait};
 use crate::membership::lost::{Lost, Word, too_many};
 use crate::membership::peers::Answer;
 use crate::membership::record::Host;
+use crate::orchestration::handlers::hold;
 use crate::orchestration::{ServiceError, status::Gone};
 use crate::placement::ReleaseError;
 use crate::placement::record::{Claim, token};
@@ -238,7 +239,9 @@ impl Takeover {
         }
         let token = token(orchestrator.placer().generation(), claim.create_revision);
         let ended = waited || self.ended.contains(&token);
-        let next = match decide(&row, &gone.host, lost, ended, paused, now) {
+        // What was held back for an external handler was asked for all the same.
+        let asked = hold::let_go(&row, now)?;
+        let next = match decide(&asked, &gone.host, lost, ended, paused, now) {
             Fate::Stay => return Ok(Did::Stay),
             Fate::Paused => return Ok(Did::Paused),
             Fate::Later(time) => return Ok(Did::Later(time)),

@@ -60,6 +60,7 @@ pub const ADDED: &[Field] = &[
     Field::array(constraint::ANTI_AFFINITY, &Form::String).create().update(),
     Field::array(constraint::CONSTRAINTS, &Form::String).create().update(),
     Field::int(names::DISK_MB).create().range(0, 1 << 40),
+    Field::string(names::EXTERNAL_ID),
     Field::reference("hostId", "host").filtered(),
     Field::map(constraint::LABELS, &Form::String).create(),
     Field::int(names::MEMORY_RESERVATION_MB).create().range(0, 1 << 30),

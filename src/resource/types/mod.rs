@@ -8,6 +8,9 @@ mod columns;
 mod container;
 mod credential;
 mod error;
+pub mod external_handler;
+mod external_handler_external_handler_process_map;
+mod external_handler_process;
 mod host;
 pub mod host_drain;
 mod host_only_network;
@@ -16,6 +19,7 @@ mod image;
 mod instance;
 mod instance_stop;
 mod network;
+pub mod publish;
 mod resource;
 mod schema;
 pub mod subscribe;
@@ -32,6 +36,9 @@ pub const ALL: &[&Type] = &[
     &container::TYPE,
     &credential::TYPE,
     &error::TYPE,
+    &external_handler::TYPE,
+    &external_handler_external_handler_process_map::TYPE,
+    &external_handler_process::TYPE,
     &host::TYPE,
     &host_drain::TYPE,
     &host_only_network::TYPE,
@@ -40,6 +47,7 @@ pub const ALL: &[&Type] = &[
     &instance::TYPE,
     &instance_stop::TYPE,
     &network::TYPE,
+    &publish::TYPE,
     &resource::TYPE,
     &schema::TYPE,
     &subscribe::TYPE,

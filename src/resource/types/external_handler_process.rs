@@ -1,0 +1,41 @@
+//! A process that some handler has a part in. It follows from the handlers' `processNames`, and is made by nobody.
+
+use super::columns::{COMMON, IDENTITY, STATE};
+use super::external_handler::PROCESS_NAMES;
+use crate::resource::declaration::{Derived, Link, LinkPath, Type};
+use crate::resource::{Resource, derived};
+
+pub const TYPE: Type = Type {
+    fields: &[COMMON, IDENTITY, STATE],
+    collection_methods: &["GET"],
+    resource_methods: &["GET"],
+    links: &[Link {
+        name: "externalHandlerExternalHandlerProcessMaps",
+        target: "externalHandlerExternalHandlerProcessMap",
+        path: LinkPath::Many("externalHandlerProcessId"),
+        create_default: None,
+    }],
+    listable: true,
+    admin_writes: true,
+    derived: Some(Derived { from: "externalHandler", rows }),
+    ..Type::bare("externalHandlerProcess", "externalHandlerProcesses")
+};
+
+/// Its number follows from its name: handlers that name the same process share it.
+pub fn id(name: &str) -> u64 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u64::from(hash | 1)
+}
+
+fn rows(handler: &Resource) -> Vec<Resource> {
+    let names: Vec<String> = handler.get(PROCESS_NAMES).unwrap_or_default();
+    let row = |name: String| {
+        let mut row = derived::part(handler, "externalHandlerProcess", id(&name));
+        row.uuid = format!("process-{name}");
+        row.description = None;
+        row.account_id = None;
+        row.name = Some(name);
+        row
+    };
+    names.into_iter().map(row).collect()
+}
