@@ -12,6 +12,8 @@ use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
 use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{self, Revision, Store, decode, key};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -84,7 +86,7 @@ enum Source {
     /// A host's own record, and whether it lives.
     Hosts(Mirror<Host>, Mirror<Alive>, Mirror<Lost>),
     /// Parts of others.
-    Parts(Box<Source>, Derived),
+    Parts(Vec<Source>, Derived),
 }
 
 /// What the rows of that type are parts of.
@@ -203,7 +205,16 @@ impl Cache {
     }
 
     async fn own_write(&self, base: &'static str, source: &Source) {
-        let base = derived(base).map_or(base, |derived| derived.from);
+        if let (Some(derived), Source::Parts(of, _)) = (derived(base), source) {
+            for (base, of) in derived.from.iter().zip(of) {
+                self.own_write_of(base, of).await;
+            }
+        } else {
+            self.own_write_of(base, source).await;
+        }
+    }
+
+    async fn own_write_of(&self, base: &'static str, source: &Source) {
         let wanted = lock(&self.shared.written).get(base).copied();
         let Some(wanted) = wanted else { return };
         if !source.reached(wanted, OWN_WRITE).await {
@@ -215,7 +226,8 @@ impl Cache {
 
     fn running(&self, base: &'static str) -> Option<Source> {
         if let Some(derived) = derived(base) {
-            return Some(Source::Parts(Box::new(self.running(derived.from)?), derived));
+            let of: Option<Vec<Source>> = derived.from.iter().map(|from| self.running(from)).collect();
+            return Some(Source::Parts(of?, derived));
         }
         let mut mirrors = lock(&self.shared.mirrors);
         let kept = mirrors.get_mut(base)?;
@@ -225,7 +237,7 @@ impl Cache {
 
     fn source(&self, base: &'static str) -> Source {
         if let Some(derived) = derived(base) {
-            return Source::Parts(Box::new(self.source(derived.from)), derived);
+            return Source::Parts(derived.from.iter().map(|from| self.source(from)).collect(), derived);
         }
         let mut mirrors = lock(&self.shared.mirrors);
         let kept = mirrors.entry(base).or_insert_with(|| {
@@ -338,43 +350,40 @@ impl Source {
         match self {
             Self::Resources(mirror) => vec![mirror.changes()],
             Self::Hosts(hosts, alive, lost) => vec![hosts.changes(), alive.changes(), lost.changes()],
-            Self::Parts(of, _) => of.changes(),
+            Self::Parts(of, _) => of.iter().flat_map(Source::changes).collect(),
         }
     }
 
-    async fn listed(&self, limit: Duration) -> bool {
-        match self.whole() {
-            Self::Resources(mirror) => mirror.listed(limit).await,
-            Self::Hosts(hosts, alive, lost) => {
-                hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
+    fn listed(&self, limit: Duration) -> BoxFuture<'_, bool> {
+        let listed = async move {
+            match self {
+                Self::Resources(mirror) => mirror.listed(limit).await,
+                Self::Hosts(hosts, alive, lost) => {
+                    hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
+                }
+                Self::Parts(of, _) => {
+                    let all = futures::future::join_all(of.iter().map(|whole| whole.listed(limit)));
+                    all.await.into_iter().all(|listed| listed)
+                }
             }
-            Self::Parts(..) => false,
-        }
+        };
+        listed.boxed()
     }
 
     async fn reached(&self, revision: Revision, limit: Duration) -> bool {
-        match self.whole() {
+        match self {
             Self::Resources(mirror) => mirror.reached(revision, limit).await,
             Self::Hosts(hosts, ..) => hosts.reached(revision, limit).await,
-            Self::Parts(..) => false,
+            // Each of its wholes waits for its own writes.
+            Self::Parts(..) => true,
         }
     }
 
     fn freshness(&self) -> Freshness {
         match self {
             Self::Resources(mirror) => mirror.freshness(),
-            Self::Parts(of, _) => of.freshness(),
-            Self::Hosts(hosts, alive, _) => {
-                let (hosts, alive) = (hosts.freshness(), alive.freshness());
-                Freshness {
-                    revision: hosts.revision.min(alive.revision),
-                    listed: hosts.listed && alive.listed,
-                    stale_since: match (hosts.stale_since, alive.stale_since) {
-                        (Some(one), Some(other)) => Some(one.min(other)),
-                        (one, other) => one.or(other),
-                    },
-                }
-            }
+            Self::Parts(of, _) => worst(of.iter().map(Self::freshness)),
+            Self::Hosts(hosts, alive, _) => worst([hosts.freshness(), alive.freshness()].into_iter()),
         }
     }
 
@@ -404,17 +413,14 @@ impl Source {
             Self::Parts(of, derived) => {
                 // Wholes may have a part in common.
                 let mut known = BTreeSet::new();
-                let parts = of.rows(&mut |_| true).into_iter().flat_map(|whole| (derived.rows)(&whole));
+                let wholes = derived
+                    .from
+                    .iter()
+                    .zip(of)
+                    .flat_map(|(base, of)| of.rows(&mut |_| true).into_iter().map(move |whole| (*base, whole)));
+                let parts = wholes.flat_map(|(base, whole)| (derived.rows)(base, &whole));
                 parts.filter(|part| known.insert(part.id) && keep(part)).map(Arc::new).collect()
             }
-        }
-    }
-
-    /// What there is to wait for: parts come with what they are parts of.
-    fn whole(&self) -> &Self {
-        match self {
-            Self::Parts(of, _) => of.whole(),
-            whole => whole,
         }
     }
 
@@ -442,4 +448,18 @@ impl Source {
             }
         }
     }
+}
+
+/// As good as the worst of several.
+fn worst(all: impl Iterator<Item = Freshness>) -> Freshness {
+    let join = |one: Freshness, other: Freshness| Freshness {
+        revision: one.revision.min(other.revision),
+        listed: one.listed && other.listed,
+        stale_since: match (one.stale_since, other.stale_since) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        },
+    };
+    let nothing = Freshness { revision: Revision(0), listed: true, stale_since: None };
+    all.reduce(join).unwrap_or(nothing)
 }

@@ -3,6 +3,7 @@
 use super::Context;
 use super::cache::Tagged;
 use super::collection;
+use super::definitions;
 use super::error::ApiError;
 use super::mesh;
 use super::reader::Reader;
@@ -66,6 +67,9 @@ impl Exchange<'_> {
                 if declared.name == "schema" {
                     return self.schemas();
                 }
+                if definitions::is_defined(declared) {
+                    return self.definitions(declared, None).await;
+                }
                 match self.request.method {
                     Method::GET | Method::HEAD => self.list(declared).await,
                     Method::POST => self.create(declared, Map::new(), body).await,
@@ -76,6 +80,9 @@ impl Exchange<'_> {
                 let declared = self.collection_type(collection)?;
                 if declared.name == "schema" {
                     return self.schema(id);
+                }
+                if definitions::is_defined(declared) {
+                    return self.definitions(declared, Some(id)).await;
                 }
                 let row = self.row(declared, id).await?;
                 match self.request.method {
@@ -189,7 +196,7 @@ impl Exchange<'_> {
     }
 }
 
-fn only_get(request: &Request) -> Result<(), ApiError> {
+pub fn only_get(request: &Request) -> Result<(), ApiError> {
     match request.method {
         Method::GET | Method::HEAD => Ok(()),
         _ => Err(ApiError::not_allowed(&request.method, &["GET"])),

@@ -21,6 +21,7 @@ mod cache;
 mod cluster;
 mod collection;
 mod csrf;
+mod definitions;
 mod error;
 mod events;
 mod exchange;

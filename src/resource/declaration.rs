@@ -280,9 +280,10 @@ pub type Check = fn(&Map<String, Value>) -> Result<(), super::validation::Invali
 /// Where the rows of a type come from that are not stored by themselves: each is part of another's.
 #[derive(Clone, Copy, Debug)]
 pub struct Derived {
-    /// The base type of those others.
-    pub from: &'static str,
-    pub rows: fn(&Resource) -> Vec<Resource>,
+    /// The base types of those others.
+    pub from: &'static [&'static str],
+    /// The parts of a row that is stored under that base.
+    pub rows: fn(&'static str, &Resource) -> Vec<Resource>,
 }
 
 /// A type as it is declared.

@@ -17,6 +17,7 @@ pub mod process;
 mod record;
 pub mod schema;
 mod state;
+pub mod trail;
 pub mod transition;
 pub mod types;
 pub mod validation;

@@ -295,6 +295,8 @@ fn value(form: &Form, options: &[&str]) -> Value {
         Form::Array(of) => json!({ "type": ["array", "null"], "items": part(of) }),
         Form::Map(of) => json!({ "type": ["object", "null"], "additionalProperties": part(of) }),
         Form::Json => json!({}),
+        // Some are told of without being types of ours.
+        Form::Type(name) if types::find(name).is_none() => json!({ "type": "object" }),
         Form::Type(name) => reference(name),
         _ => {
             let mut value = part(form);

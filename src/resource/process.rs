@@ -34,6 +34,10 @@ pub struct Name {
     pub action: &'static str,
 }
 
+/// The base types whose rows have transitions of their own. The order is part of the numbers of `processInstance`: new
+/// ones come last.
+pub const BASES: &[&str] = &["account", "credential", "externalHandler", "image", "instance", "network"];
+
 /// Those types whose transitions handlers may have a part in. A host's states are its own; a handler has no part in
 /// handlers.
 pub fn has_processes(declared: &Type) -> bool {
@@ -72,7 +76,7 @@ pub fn names<'a>(given: impl Iterator<Item = &'a str>) -> Result<Vec<String>, In
         if Name::parse(name).is_none() {
             let message = format!(
                 "there is no process {name:.60}: give instance.start, pre.instance.start or post.instance.start, for \
-                 example; a type's schema says which actions it has"
+                 example; /v1/processdefinitions lists them"
             );
             return Err(Invalid::new(InvalidCode::InvalidOption, FIELD, message));
         }

@@ -98,6 +98,26 @@ pub fn through(base: &str, action: &str) -> Option<State> {
     table(base).iter().find(|row| row.action == action).map(|row| row.through)
 }
 
+/// The action that leads through `state`.
+pub fn leading_through(base: &str, state: State) -> Option<&'static str> {
+    table(base).iter().find(|row| row.through == state).map(|row| row.action)
+}
+
+/// The action that leads from one state of rest to another.
+pub fn between(base: &str, from: State, to: State) -> Option<&'static str> {
+    table(base).iter().find(|row| row.from.contains(&from) && row.to == to).map(|row| row.action).or_else(|| {
+        // What is active is deactivated on the way.
+        (from == Active && to == Removed).then_some("remove")
+    })
+}
+
+/// All that `action` does to states: from where, through what, to where.
+pub fn paths(base: &str, action: &str) -> impl Iterator<Item = (State, State, State)> + use<> {
+    let action = action.to_owned();
+    let rows = table(base).iter().filter(move |row| row.action == action);
+    rows.flat_map(|row| row.from.iter().map(|from| (*from, row.through, row.to)))
+}
+
 /// The actions that are possible in `state`.
 pub fn actions_of(base: &str, state: State) -> impl Iterator<Item = &'static str> + use<> {
     table(base).iter().filter(move |row| row.from.contains(&state)).map(|row| row.action)

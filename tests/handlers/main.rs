@@ -11,6 +11,7 @@ mod examples;
 mod faults;
 mod flow;
 mod host;
+mod processes;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;

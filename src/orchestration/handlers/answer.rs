@@ -6,6 +6,7 @@ use super::{BASE, Handler};
 use crate::orchestration::ServiceError;
 use crate::orchestration::lifecycle;
 use crate::orchestration::orchestrator::{Orchestrator, invalid, unchanged, updated};
+use crate::resource::trail;
 use crate::resource::types;
 use crate::resource::validation::{self, Invalid, Writer};
 use crate::resource::{Resource, Transitioning};
@@ -38,7 +39,8 @@ impl Orchestrator {
         cause: Cause<'_>,
     ) -> Result<Resource, store::Error> {
         let handlers = self.handlers().active().await?;
-        self.with_gate(&handlers, |gate| gate.pass(base, current, next, cause))
+        let next = self.with_gate(&handlers, |gate| gate.pass(base, current, next, cause))?;
+        Ok(trail::stamped(base, current, next, self.now()))
     }
 
     fn with_gate<T>(&self, handlers: &[Handler], work: impl FnOnce(&Gate<'_>) -> T) -> T {
@@ -116,6 +118,7 @@ impl Orchestrator {
             if next == current {
                 return Ok(true);
             }
+            let next = trail::stamped(base, Some(&current), next, self.now());
             if self.write(base, &current, &next, vec![unchanged(&entry)]).await?.succeeded {
                 if !hold::is_held(&next) && lifecycle::due(&next, self.now()).is_some() {
                     self.drive_besides(base, id);

@@ -73,6 +73,11 @@ impl Handler {
         })
     }
 
+    /// Whether it has that part of a process of all of that base type.
+    pub fn has_part(&self, base: &str, action: &str, phase: Phase) -> bool {
+        self.concerned(base, base, action, phase).is_some()
+    }
+
     /// The name under which it asked for that part of a process.
     fn concerned(&self, base: &str, kind: &str, action: &str, phase: Phase) -> Option<&str> {
         let asked = |text: &&String| {

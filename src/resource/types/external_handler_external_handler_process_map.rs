@@ -30,11 +30,11 @@ pub const TYPE: Type = Type {
     ],
     listable: true,
     admin_writes: true,
-    derived: Some(Derived { from: "externalHandler", rows }),
+    derived: Some(Derived { from: &["externalHandler"], rows }),
     ..Type::bare("externalHandlerExternalHandlerProcessMap", "externalHandlerExternalHandlerProcessMaps")
 };
 
-fn rows(handler: &Resource) -> Vec<Resource> {
+fn rows(_: &str, handler: &Resource) -> Vec<Resource> {
     let names: Vec<String> = handler.get(PROCESS_NAMES).unwrap_or_default();
     let row = |(at, name): (u64, String)| {
         let id = handler.id * MOST as u64 + at;

@@ -17,7 +17,7 @@ pub const TYPE: Type = Type {
     }],
     listable: true,
     admin_writes: true,
-    derived: Some(Derived { from: "externalHandler", rows }),
+    derived: Some(Derived { from: &["externalHandler"], rows }),
     ..Type::bare("externalHandlerProcess", "externalHandlerProcesses")
 };
 
@@ -27,7 +27,7 @@ pub fn id(name: &str) -> u64 {
     u64::from(hash | 1)
 }
 
-fn rows(handler: &Resource) -> Vec<Resource> {
+fn rows(_: &str, handler: &Resource) -> Vec<Resource> {
     let names: Vec<String> = handler.get(PROCESS_NAMES).unwrap_or_default();
     let row = |name: String| {
         let mut row = derived::part(handler, "externalHandlerProcess", id(&name));

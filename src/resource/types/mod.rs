@@ -8,6 +8,7 @@ mod columns;
 mod container;
 mod credential;
 mod error;
+mod extension_point;
 pub mod external_handler;
 mod external_handler_external_handler_process_map;
 mod external_handler_process;
@@ -19,6 +20,9 @@ mod image;
 mod instance;
 mod instance_stop;
 mod network;
+mod process_definition;
+mod process_execution;
+mod process_instance;
 pub mod publish;
 mod resource;
 mod schema;
@@ -36,6 +40,7 @@ pub const ALL: &[&Type] = &[
     &container::TYPE,
     &credential::TYPE,
     &error::TYPE,
+    &extension_point::TYPE,
     &external_handler::TYPE,
     &external_handler_external_handler_process_map::TYPE,
     &external_handler_process::TYPE,
@@ -47,6 +52,9 @@ pub const ALL: &[&Type] = &[
     &instance::TYPE,
     &instance_stop::TYPE,
     &network::TYPE,
+    &process_definition::TYPE,
+    &process_execution::TYPE,
+    &process_instance::TYPE,
     &publish::TYPE,
     &resource::TYPE,
     &schema::TYPE,
