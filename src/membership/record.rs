@@ -1,7 +1,7 @@
 //! What hosts write of themselves: `host/<name>` for good, `alive/<name>` under the host's one lease.
 
 use crate::environment::Timestamp;
-use crate::resource::{Resource, State, Transitioning};
+use crate::resource::{Resource, State, Transitioning, derived};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -189,6 +189,12 @@ impl Host {
         let draining = self.drain.as_ref().filter(|_| state == State::Draining);
         let mut fields = Map::new();
         fields.insert("hostname".into(), json!(self.name));
+        // Each host is one machine with one agent.
+        fields.insert("agentId".into(), json!(self.id));
+        fields.insert("physicalHostId".into(), json!(self.id));
+        if let Some(zone) = self.labels().get("zone") {
+            fields.insert("zoneId".into(), json!(derived::number(zone)));
+        }
         fields.insert("computeTotal".into(), json!(self.capacity.cpu_millis));
         fields.insert("memoryMb".into(), json!(self.capacity.memory_mb));
         fields.insert("labels".into(), json!(self.labels()));

@@ -275,7 +275,7 @@ impl Orchestrator {
             .then(Operation::delete(&entry.key))
             .then(Operation::delete(key::uuid(&current.uuid)))
             .then(Operation::delete(todo(base, current.id)));
-        if let Some(public) = current.get::<String>(PUBLIC_VALUE) {
+        if let Some(public) = sign_in_name(current) {
             transaction = transaction.then(Operation::delete(key::name(KEY_NAMES, &public)));
         }
         self.0.store.commit(transaction).await?;
@@ -313,7 +313,7 @@ impl Orchestrator {
             .absent(&uuid)
             .then(Operation::put(&uuid, encode(&uuid, &json!(format!("{base}/{id}")))?))
             .then(Operation::put(&row, encode(&row, &made)?));
-        if let Some(public) = made.get::<String>(PUBLIC_VALUE) {
+        if let Some(public) = sign_in_name(&made) {
             let name = key::name(KEY_NAMES, &public);
             transaction = transaction.absent(&name).then(Operation::put(&name, encode(&name, &id)?));
         }
@@ -409,6 +409,11 @@ impl Service for Orchestrator {
     async fn publish(&self, publication: Publication) -> Result<bool, ServiceError> {
         self.answered(&publication).await
     }
+}
+
+/// Under which it is looked up when somebody signs in: an SSH key opens no API.
+fn sign_in_name(credential: &Resource) -> Option<String> {
+    credential.get(PUBLIC_VALUE).filter(|_| credential.kind != "sshKey")
 }
 
 /// Columns that may change, and fields.

@@ -17,3 +17,9 @@ pub fn part(whole: &Resource, kind: &str, id: u64) -> Resource {
     part.enter(whole.state);
     part
 }
+
+/// A number for a name: parts that several have in common are found by it.
+pub fn number(name: &str) -> u64 {
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    u64::from(hash | 1)
+}

@@ -6,6 +6,10 @@ use super::assignment::{Desired, OnEnd, OnHostLoss};
 /// Base type: the one under which containers and virtual machines are stored.
 pub const BASE: &str = "instance";
 
+/// The network that an instance is on where nothing else was chosen, and its addresses: seeded, so that their numbers are known.
+pub const MANAGED_NETWORK: u64 = 2;
+pub const MANAGED_SUBNET: u64 = 1;
+
 pub const HOST: &str = "hostId";
 /// Name of the host that holds the claim; kept over stop and start.
 pub const HOST_NAME: &str = "hostName";

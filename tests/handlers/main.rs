@@ -1,4 +1,5 @@
-//! External handlers as programs meet them: over HTTP, with all of orchestration behind it and a host that does what it is told.
+//! The API as programs meet it: over HTTP, with all of orchestration behind it and a host that does what it is told. External
+//! handlers, what is shown of processes and of parts, and the original's own client.
 
 // Programs of others are run here: shell, Python, etcd.
 #![allow(clippy::disallowed_types)]
@@ -15,6 +16,7 @@ mod processes;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;
+mod views;
 mod world;
 
 use stampede::environment::Environment;

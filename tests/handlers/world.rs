@@ -4,8 +4,8 @@ use crate::client::Client;
 use crate::host::{self, Containers};
 use serde_json::{Value, json};
 use stampede::api::{Context, Settings, create_api_key, serve};
-use stampede::membership::Hosts;
 use stampede::membership::record::{Alive, Capability, Capacity, Host};
+use stampede::membership::{ClusterSettings, Hosts, ensure_cluster};
 use stampede::orchestration::todo::Shards;
 use stampede::orchestration::{Orchestrator, seed};
 use stampede::placement::Placer;
@@ -42,6 +42,7 @@ async fn agent(store: &Arc<dyn Store>, tasks: &mut JoinSet<()>) -> (Orchestrator
 impl World {
     pub async fn new(store: Arc<dyn Store>) -> Self {
         let environment = crate::environment();
+        ensure_cluster(store.as_ref(), &environment, ClusterSettings::default()).await.unwrap();
         seed::seed(store.as_ref(), &environment).await.unwrap();
         let host = Host {
             id: 1,
@@ -49,6 +50,7 @@ impl World {
             name: "h1".into(),
             identity: "i".into(),
             machine_id: "m".into(),
+            labels: [("zone".to_owned(), "eu".to_owned())].into(),
             capabilities: [Capability::Container].into(),
             capacity: Capacity { cpu_millis: 8000, memory_mb: 64_000, disk_mb: 10_000 },
             ..Host::default()

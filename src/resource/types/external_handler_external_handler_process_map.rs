@@ -2,7 +2,6 @@
 
 use super::columns::{COMMON, IDENTITY, STATE};
 use super::external_handler::PROCESS_NAMES;
-use super::external_handler_process;
 use crate::resource::declaration::{Derived, Field, Link, LinkPath, Type};
 use crate::resource::process::MOST;
 use crate::resource::{Resource, derived};
@@ -41,7 +40,7 @@ fn rows(_: &str, handler: &Resource) -> Vec<Resource> {
         let mut row = derived::part(handler, "externalHandlerExternalHandlerProcessMap", id);
         row.name = Some(name.clone());
         row.set(HANDLER, handler.id);
-        row.set(PROCESS, external_handler_process::id(&name));
+        row.set(PROCESS, derived::number(&name));
         row
     };
     (0..).zip(names).map(row).collect()

@@ -21,16 +21,11 @@ pub const TYPE: Type = Type {
     ..Type::bare("externalHandlerProcess", "externalHandlerProcesses")
 };
 
-/// Its number follows from its name: handlers that name the same process share it.
-pub fn id(name: &str) -> u64 {
-    let hash = name.bytes().fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    u64::from(hash | 1)
-}
-
+/// Handlers that name the same process share it.
 fn rows(_: &str, handler: &Resource) -> Vec<Resource> {
     let names: Vec<String> = handler.get(PROCESS_NAMES).unwrap_or_default();
     let row = |name: String| {
-        let mut row = derived::part(handler, "externalHandlerProcess", id(&name));
+        let mut row = derived::part(handler, "externalHandlerProcess", derived::number(&name));
         row.uuid = format!("process-{name}");
         row.description = None;
         row.account_id = None;

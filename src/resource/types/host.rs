@@ -65,6 +65,26 @@ pub const TYPE: Type = Type {
     actions: ACTIONS,
     links: &[
         Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
+        Link { name: "agent", target: "agent", path: LinkPath::One("agentId"), create_default: None },
+        Link {
+            name: "physicalHost",
+            target: "physicalHost",
+            path: LinkPath::One("physicalHostId"),
+            create_default: None,
+        },
+        Link { name: "zone", target: "zone", path: LinkPath::One("zoneId"), create_default: None },
+        Link {
+            name: "storagePoolHostMaps",
+            target: "storagePoolHostMap",
+            path: LinkPath::Many("hostId"),
+            create_default: None,
+        },
+        Link {
+            name: "instanceHostMaps",
+            target: "instanceHostMap",
+            path: LinkPath::Many("hostId"),
+            create_default: None,
+        },
         Link {
             name: "instances",
             target: "instance",

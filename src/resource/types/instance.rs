@@ -96,6 +96,16 @@ pub const LINKS: &[Link] = &[
     Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
     Link { name: "hosts", target: "host", path: LinkPath::OneAsMany("hostId"), create_default: None },
     Link { name: "image", target: "image", path: LinkPath::One("imageId"), create_default: None },
+    Link {
+        name: "instanceHostMaps",
+        target: "instanceHostMap",
+        path: LinkPath::Many("instanceId"),
+        create_default: None,
+    },
+    Link { name: "instanceLinks", target: "instanceLink", path: LinkPath::Many("instanceId"), create_default: None },
+    Link { name: "nics", target: "nic", path: LinkPath::Many("instanceId"), create_default: None },
+    Link { name: "ports", target: "port", path: LinkPath::Many("instanceId"), create_default: None },
+    Link { name: "volumes", target: "volume", path: LinkPath::Many("instanceId"), create_default: None },
 ];
 
 pub const TYPE: Type = Type {

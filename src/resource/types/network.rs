@@ -11,7 +11,17 @@ pub const TYPE: Type = Type {
     collection_methods: &["GET", "POST"],
     resource_methods: &["GET", "PUT", "DELETE"],
     actions: actions!("network"),
-    links: &[Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None }],
+    links: &[
+        Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
+        Link {
+            name: "networkServices",
+            target: "networkService",
+            path: LinkPath::Many("networkId"),
+            create_default: None,
+        },
+        Link { name: "nics", target: "nic", path: LinkPath::Many("networkId"), create_default: None },
+        Link { name: "subnets", target: "subnet", path: LinkPath::Many("networkId"), create_default: None },
+    ],
     listable: true,
     admin_writes: true,
     ..Type::bare("network", "networks")

@@ -1,0 +1,16 @@
+//! Hosts with the same label `zone`.
+
+use super::columns::{COMMON, IDENTITY, OWNER, STATE};
+use super::parts;
+use crate::resource::declaration::{Derived, Link, LinkPath, Type};
+
+pub const TYPE: Type = Type {
+    fields: &[COMMON, OWNER, IDENTITY, STATE],
+    collection_methods: &["GET"],
+    resource_methods: &["GET"],
+    links: &[Link { name: "hosts", target: "host", path: LinkPath::Many("zoneId"), create_default: None }],
+    listable: true,
+    admin_writes: true,
+    derived: Some(Derived { from: &["host"], rows: parts::zone }),
+    ..Type::bare("zone", "zones")
+};

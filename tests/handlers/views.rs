@@ -1,0 +1,98 @@
+//! Types whose rows are parts of others, those of which there are none yet, and SSH keys.
+
+use crate::flow::in_memory;
+use crate::world::World;
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_shown_as_rows_with_links() {
+    let world = World::new(in_memory()).await;
+    let client = &world.client;
+    let id = client.container(json!({"name": "web"})).await;
+    let row = client.wait(&id, "running").await;
+    let follow = async |row: &Value, link: &str| -> Value {
+        let address = row["links"][link].as_str().unwrap_or_else(|| panic!("no link {link}: {row}"));
+        client.get(address.strip_prefix("http://h:9080").unwrap()).await
+    };
+    let nic = follow(&row, "nics").await["data"][0].clone();
+    assert_eq!((&nic["instanceId"], &nic["networkId"], &nic["state"]), (&json!(id), &json!("1n1"), &json!("active")));
+    assert_eq!(follow(&nic, "instance").await["name"], "web");
+    let volume = follow(&row, "volumes").await["data"][0].clone();
+    assert_eq!(follow(&volume, "image").await["uuid"], "docker:busybox");
+    let map = follow(&volume, "volumeStoragePoolMaps").await["data"][0].clone();
+    let pool = follow(&map, "storagePool").await;
+    assert_eq!(pool["name"], "h1");
+    assert_eq!(follow(&pool, "imageStoragePoolMaps").await["data"].as_array().unwrap().len(), 1);
+    let host = follow(&follow(&row, "instanceHostMaps").await["data"][0], "host").await;
+    assert_eq!(follow(&host, "zone").await["name"], "eu");
+    assert_eq!(follow(&host, "physicalHost").await["state"], "active");
+    assert_eq!(follow(&host, "agent").await["uri"], "https://a:1");
+    client.act(&id, "stop").await;
+    client.wait(&id, "stopped").await;
+    let path = format!("/v1/nics/{}", nic["id"].as_str().unwrap());
+    assert_eq!(client.get(&path).await["state"], "inactive");
+
+    let network = client.get("/v1/networks/1n2").await;
+    let subnet = follow(&network, "subnets").await["data"][0].clone();
+    let shown =
+        ["networkAddress", "cidrSize", "gateway", "startAddress", "endAddress"].map(|field| subnet[field].clone());
+    assert_eq!(json!(shown), json!(["10.42.0.0", 16, "10.42.0.1", "10.42.0.2", "10.42.255.254"]));
+    let services = follow(&network, "networkServices").await;
+    let kinds: Vec<&Value> = services["data"].as_array().unwrap().iter().map(|row| &row["type"]).collect();
+    assert_eq!(kinds, ["gatewayService", "hostNatGatewayService"], "what is not there yet is not shown");
+    world.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
+    let world = World::new(in_memory()).await;
+    let client = &world.client;
+    for list in [
+        "virtualmachines",
+        "ports",
+        "instancelinks",
+        "ippools",
+        "subnetippools",
+        "ipassociations",
+        "settings",
+        "credentialinstancemaps",
+        "hostipaddressmaps",
+        "register",
+        "registrationtokens",
+        "dnsservices",
+        "metadataservices",
+    ] {
+        assert_eq!(client.get(&format!("/v1/{list}")).await["data"], json!([]), "{list}");
+        assert_eq!(client.ask("POST", &format!("/v1/{list}"), json!({"name": "x"})).await.0, 405, "{list}");
+    }
+    for one in ["/v1/agents/1a1", "/v1/zones/1z9", "/v1/nics/1n999"] {
+        assert_eq!(
+            client.ask("DELETE", one, Value::Null).await.0,
+            if one.contains("agents") { 405 } else { 404 },
+            "{one}"
+        );
+    }
+    world.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ssh_keys_are_imported_and_open_nothing() {
+    let world = World::new(in_memory()).await;
+    let client = &world.client;
+    let public = format!("ssh-ed25519 {} me@home", "A".repeat(68));
+    let made = client.post("/v1/sshkeys", json!({"name": "mine", "publicValue": public, "secretValue": "hush"})).await;
+    assert_eq!(
+        (&made["publicValue"], &made["secretValue"], &made["state"]),
+        (&json!(public), &Value::Null, &json!("active"))
+    );
+    let again = client.post("/v1/sshkeys", json!({"publicValue": public})).await;
+    assert_ne!(made["id"], again["id"], "the same key twice is two keys");
+    for (given, code) in [("", "MissingRequired"), ("-----BEGIN PRIVATE KEY-----", "InvalidFormat")] {
+        let (status, body) = client.ask("POST", "/v1/sshkeys", json!({"publicValue": given})).await;
+        assert_eq!((status, body["code"].as_str()), (422, Some(code)), "{body}");
+    }
+    let stranger = crate::client::Client { to: client.to, key: format!("{public}:hush") };
+    assert_eq!(stranger.ask("GET", "/v1/hosts", Value::Null).await.0, 401);
+    assert!(client.get("/v1/credentials?kind=sshKey").await["data"].as_array().unwrap().len() == 2);
+    world.ends();
+}
