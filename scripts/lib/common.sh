@@ -72,6 +72,17 @@ install_tests() {
     install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables)
 }
 
+# Python programs of others that the API is tried with, in a place of their own (target/clients).
+install_clients() {
+    clients=$tree/target/clients
+    [ ! "$clients/installed" -nt "$tree/tests/clients.txt" ] || return 0
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "installing what drives the API from outside"
+    python3 -m venv "$clients" && "$clients/bin/pip" install -q --disable-pip-version-check -r "$tree/tests/clients.txt" ||
+        fail "pip could not install what tests/clients.txt names"
+    : >"$clients/installed"
+}
+
 # What an emulated machine with a kernel of its own needs.
 install_kernel() {
     # shellcheck disable=SC2046

@@ -12,6 +12,7 @@ mod examples;
 mod faults;
 mod flow;
 mod host;
+mod library;
 mod processes;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
