@@ -17,6 +17,7 @@ mod processes;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;
+mod rubbish;
 mod views;
 mod world;
 
