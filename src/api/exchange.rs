@@ -89,7 +89,7 @@ impl Exchange<'_> {
                     Method::GET | Method::HEAD => self.get(declared, row).await,
                     Method::PUT => self.update(declared, &row, body).await,
                     Method::DELETE => self.remove(declared, &row).await,
-                    Method::POST => self.act(declared, &row, body).await,
+                    Method::POST if !declared.actions.is_empty() => self.act(declared, &row, body).await,
                     _ => {
                         let acts = (!declared.actions.is_empty()).then_some("POST");
                         let methods: Vec<&str> = declared.resource_methods.iter().copied().chain(acts).collect();

@@ -37,6 +37,7 @@ async fn parts_are_shown_as_rows_with_links() {
     let shown =
         ["networkAddress", "cidrSize", "gateway", "startAddress", "endAddress"].map(|field| subnet[field].clone());
     assert_eq!(json!(shown), json!(["10.42.0.0", 16, "10.42.0.1", "10.42.0.2", "10.42.255.254"]));
+    assert_eq!(client.ask("POST", "/v1/subnets/1s1?action=remove", Value::Null).await.0, 405, "it has no actions");
     let services = follow(&network, "networkServices").await;
     let kinds: Vec<&Value> = services["data"].as_array().unwrap().iter().map(|row| &row["type"]).collect();
     assert_eq!(kinds, ["gatewayService", "hostNatGatewayService"], "what is not there yet is not shown");
