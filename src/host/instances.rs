@@ -38,7 +38,7 @@ const LATER: Duration = Duration::from_secs(10);
 /// processors. Whatever happens to the instance meanwhile has it begun at once.
 const LULL: Duration = Duration::from_secs(6);
 /// What the cluster does not know is looked at, and told of, this often.
-const UNKNOWN: Duration = Duration::from_secs(300);
+const UNKNOWN: Duration = Duration::from_secs(60);
 /// How long a start is waited for in place.
 const START_PATIENCE: Duration = Duration::from_millis(1500);
 /// The loop turns at least this often, so that the watchdog sees that it can.
@@ -234,10 +234,11 @@ impl Instances {
     /// Who of an earlier generation has its address on this host, and is still up with it.
     async fn occupied(&self, assignment: &Assignment) -> Result<Option<String>, LookError> {
         let Some(other) = self.kept.other(assignment) else { return Ok(None) };
-        let older =
-            self.ledger.assignment(other)?.is_some_and(|other| other.token.generation < self.cluster_generation);
-        let up = older && (self.supervision.state(other).await?.alive() || self.runs(other).await?);
-        Ok(up.then(|| other.to_owned()))
+        if self.supervision.state(&other).await?.alive() || self.runs(&other).await? {
+            return Ok(Some(other));
+        }
+        self.kept.forget(&other);
+        Ok(None)
     }
 
     async fn runs(&self, id: &str) -> Result<bool, LookError> {
@@ -330,6 +331,7 @@ impl Instances {
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
             // that is asked for meanwhile is heard.
             Step::StartUnit => {
+                self.kept.forget(id);
                 self.exclusives.lift(id);
                 drop(self.supervision.start(id, START_PATIENCE).await?);
             }

@@ -6,6 +6,7 @@
 use crate::orchestration::lifecycle::Observation;
 use crate::resource::assignment::{Assignment, Desired, OnEnd};
 use crate::store::ledger::{EndReason, Phase, Report};
+use std::net::Ipv4Addr;
 
 /// What the cluster wants here: the claim, and the instance as it was written with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +132,13 @@ fn stopped(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
 }
 
 fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
-    let again = seen.ledger.as_ref().is_some_and(|known| known.restarts != wanted.assignment.restarts);
-    if again && (!is_down(seen) || seen.report.as_ref().is_some_and(|report| runs(&report.phase).is_some())) {
+    let again = seen.ledger.as_ref().is_some_and(|known| {
+        // Another address: a store that went back did not know that it is here, and gave it its place anew.
+        let given = address(known).zip(address(&wanted.assignment));
+        known.restarts != wanted.assignment.restarts || given.is_some_and(|(known, wanted)| known != wanted)
+    });
+    let may_run = !is_down(seen) || seen.report.as_ref().is_some_and(|report| runs(&report.phase).is_some());
+    if again && may_run {
         // The ledger last: what the supervisor says at its end then carries the old generation and does not count.
         let mut steps = vec![Step::StopUnit, Step::ForgetReport];
         steps.extend(start(seen, wanted));
@@ -170,6 +176,10 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
             _ => start(seen, wanted),
         },
     }
+}
+
+fn address(assignment: &Assignment) -> Option<Ipv4Addr> {
+    assignment.network.as_ref().map(|network| network.address)
 }
 
 fn start(seen: &Seen, wanted: &Wanted) -> Vec<Step> {

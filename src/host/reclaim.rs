@@ -13,16 +13,26 @@ use crate::store::ledger::Ledger;
 use crate::store::{self, Store, key};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Which addresses were whose on this host in earlier generations.
-#[derive(Clone, Debug, Default)]
-pub struct Kept(BTreeMap<Ipv4Addr, String>);
+/// With which addresses instances of earlier generations run on this host, until they are started anew.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<BTreeMap<Ipv4Addr, String>>);
 
 impl Kept {
-    /// Who of an earlier generation had the address that `assignment` is to have.
-    pub fn other(&self, assignment: &Assignment) -> Option<&str> {
-        let holder = self.0.get(&assignment.network.as_ref()?.address)?;
-        (*holder != assignment.id).then_some(holder.as_str())
+    fn addresses(&self) -> MutexGuard<'_, BTreeMap<Ipv4Addr, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who else had the address that `assignment` is to have.
+    pub fn other(&self, assignment: &Assignment) -> Option<String> {
+        let address = assignment.network.as_ref()?.address;
+        self.addresses().get(&address).filter(|holder| **holder != assignment.id).cloned()
+    }
+
+    /// It is down: from now on it has what its ledger says.
+    pub fn forget(&self, instance: &str) {
+        self.addresses().retain(|_, holder| holder != instance);
     }
 }
 
@@ -38,12 +48,12 @@ pub async fn addresses(
     ledger: &Ledger,
     generation: u64,
 ) -> Result<Kept, store::Error> {
-    let mut kept = Kept::default();
+    let kept = Kept::default();
     let mut patience = Patience::new(environment, "the addresses of what runs here");
     // One that cannot be read is told of when its instance is looked at.
     let known = ledger.assignments().map(|(found, _)| found).unwrap_or_default();
     for (known, address) in known.iter().filter_map(|known| Some((known, held(known, generation)?))) {
-        kept.0.insert(address, known.id.clone());
+        kept.addresses().insert(address, known.id.clone());
         loop {
             let hold = async {
                 match is_here(store, known, host).await? {

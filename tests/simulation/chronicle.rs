@@ -197,7 +197,7 @@ impl Witness for Onlooker {
         inner.begun += 1;
         let others = inner.alive.entry(what.uuid.clone()).or_default();
         // What found room after the snapshot may find it once more; the older is ended when its host hears of it.
-        let overtaken = |other: &Running| !what.exclusive && other.token.generation < what.token.generation;
+        let overtaken = |other: &Running| !what.exclusive && other.token.generation != what.token.generation;
         let twice = others.iter().find(|(_, other)| !overtaken(other));
         let twice = twice.map(|(host, other)| (host.clone(), other.external_id.clone()));
         others.push((self.host.clone(), what.clone()));

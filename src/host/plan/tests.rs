@@ -1,5 +1,5 @@
 use super::*;
-use crate::resource::assignment::{Container, Token, Workload};
+use crate::resource::assignment::{Container, ManagedAddress, Token, Workload};
 use proptest::prelude::*;
 
 fn assignment(generation: u64, restarts: u64, desired: Desired) -> Assignment {
@@ -173,6 +173,27 @@ proptest! {
             prop_assert!(!steps.contains(&Step::StopUnit) && !steps.contains(&Step::StartUnit));
         }
     }
+}
+
+#[test]
+fn what_was_given_another_address_is_started_with_it() {
+    let network = |last: u8| ManagedAddress {
+        address: Ipv4Addr::new(10, 42, 1, last),
+        prefix: 16,
+        gateway: Ipv4Addr::new(10, 42, 0, 1),
+        mac: format!("02:00:01:00:01:{last:02x}"),
+        mtu: 1380,
+    };
+    let mut wanted = wanted(3, Desired::Running);
+    wanted.assignment.network = Some(network(9));
+    let mut there = seen(wanted, Unit::Up, Some(report(3, running_phase())));
+    there.ledger.as_mut().unwrap().network = Some(ManagedAddress { mtu: 1400, ..network(9) });
+    assert!(!plan(&there).contains(&Step::StopUnit));
+    there.ledger.as_mut().unwrap().network = None;
+    assert!(!plan(&there).contains(&Step::StopUnit));
+    there.ledger.as_mut().unwrap().network = Some(network(7));
+    let steps = plan(&there);
+    assert_eq!((&steps[0], steps.last()), (&Step::StopUnit, Some(&Step::StartUnit)));
 }
 
 #[test]
