@@ -8,7 +8,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use stampede::environment::Environment;
 use stampede::membership::fence::{self, DeadlineFile, Fence};
-use stampede::store::simulated::{Client, Link, Simulated, Way};
+use stampede::store::simulated::{Link, Simulated, Way};
 use stampede::store::{
     Answer, Change, Compare, Difference, Entry, Error, LeaseId, Lookup, Operation, Outcome, Revision, Snapshot, Store,
     Transaction, Watch, WatchEvent, key,
@@ -65,7 +65,8 @@ struct Memory(BTreeMap<String, Entry>);
 /// An agent's way into the store, on which a guard may be lost.
 #[derive(Debug)]
 pub struct Doctored {
-    inner: Arc<Client>,
+    inner: Arc<dyn Store>,
+    link: Link,
     guard: Option<Guard>,
     host: String,
     memory: Arc<Mutex<Memory>>,
@@ -113,7 +114,7 @@ impl Ambush {
 
 impl Doctored {
     pub fn new(
-        inner: Client,
+        (inner, link): (Arc<dyn Store>, Link),
         guard: Option<Guard>,
         host: &str,
         run: &Path,
@@ -121,7 +122,8 @@ impl Doctored {
         (hearsay, ambush): (&Hearsay, &Ambush),
     ) -> Self {
         Self {
-            inner: Arc::new(inner),
+            inner,
+            link,
             guard,
             host: host.to_owned(),
             memory: hearsay.0.clone(),
@@ -136,7 +138,8 @@ impl Doctored {
         let takes_over = transaction.compares.iter().any(|compare| is_created(compare, &key::all_lost()));
         let status = transaction.compares.iter().any(|compare| is_created(compare, &on()));
         let puts = |prefix: &str| transaction.success.iter().any(|it| is_put(it, prefix));
-        let (places, of_host, restored) = (puts(&on()), puts(&key::hosts()), puts(&key::cluster()));
+        let places = transaction.compares.iter().any(|compare| is_absent(compare, &on()));
+        let (of_host, restored) = (puts(&key::hosts()), puts(&key::cluster()));
         transaction.compares.retain(|compare| !match guard {
             Guard::Lost => {
                 takes_over && (is_created(compare, &key::all_lost()) || is_absent(compare, &key::all_alive()))
@@ -303,7 +306,7 @@ impl Store for Doctored {
             transaction.compares.iter().any(|compare| which(compare, prefix))
         };
         let takes_over = compares(is_created, &key::all_lost());
-        let places = transaction.success.iter().any(|it| is_put(it, &on()) || is_put(it, &key::hosts()));
+        let places = compares(is_absent, &on());
         let tells = !places && compares(is_modified, &key::hosts()) && compares(is_modified, &rows());
         self.bend(&mut transaction);
         let guarded = (takes_over && self.guard == Some(Guard::Lost)) || (tells && self.guard == Some(Guard::Undone));
@@ -348,7 +351,7 @@ impl Store for Doctored {
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, Error> {
         let sent = self.environment.clock.boottime();
         let ttl = self.inner.keep_alive(lease).await?;
-        self.ambush.strike(lease, self.inner.link()).await;
+        self.ambush.strike(lease, &self.link).await;
         self.confirmed(sent);
         Ok(ttl)
     }

@@ -4,15 +4,18 @@ use crate::agent::{self, Desk, Site};
 use crate::chronicle::{Chronicle, Onlooker};
 use crate::clock::{HostClock, Stopped};
 use crate::dice::Dice;
+use crate::etcd;
 use crate::guards::{Ambush, Doctored, Guard, Hearsay};
 use crate::mortal::Mortal;
 use crate::peers::Wire;
+use crate::wire::Members;
 use stampede::compute::simulated::{Gait, Simulated as Containers};
 use stampede::compute::supervisor::{self, Fencing, Options, Output, after};
 use stampede::environment::{Clock, Environment, Identity};
 use stampede::membership::Place;
 use stampede::membership::fence;
 use stampede::store::Store;
+use stampede::store::etcd::{EtcdOptions, EtcdStore};
 use stampede::store::ledger::Ledger;
 use stampede::store::simulated::{Link, Simulated, Way};
 use stampede::systemd::EXIT_AGAIN;
@@ -22,11 +25,14 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+/// As long as an etcd tries to get a call decided.
+const ETCD_GIVES_UP: Duration = Duration::from_secs(7);
 /// The lease's time to live.
 pub const TTL: Duration = Duration::from_secs(10);
 
@@ -40,6 +46,8 @@ pub struct Common {
     pub wire: Wire,
     /// The one guard that is taken away.
     pub without: Option<Guard>,
+    /// Where agents reach the store by etcd's own client, over a wire.
+    pub members: Option<Members>,
 }
 
 /// See the module's text.
@@ -55,6 +63,8 @@ pub struct Machine {
     state: Mutex<State>,
     desk: watch::Sender<Option<Desk>>,
     pub ambush: Ambush,
+    /// Where its connections to etcd are answered.
+    doors: mpsc::UnboundedSender<DuplexStream>,
 }
 
 #[derive(Debug, Default)]
@@ -107,6 +117,10 @@ impl Machine {
             live_restore: dice.percent(25),
             ..Gait::default()
         };
+        let (doors, connections) = mpsc::unbounded_channel();
+        if common.members.is_some() {
+            tokio::spawn(etcd::serve(common.store.client(&name).patient_for(ETCD_GIVES_UP), connections));
+        }
         let onlooker = Onlooker { chronicle: common.chronicle.clone(), host: name.clone() };
         Arc::new(Self {
             containers: Containers::new(&environment, &name, gait, Arc::new(onlooker)),
@@ -120,6 +134,7 @@ impl Machine {
             state: Mutex::default(),
             desk: watch::Sender::new(None),
             ambush: Ambush::new(&common.store),
+            doors,
         })
     }
 
@@ -295,14 +310,24 @@ impl Machine {
         })
     }
 
+    /// Its way to the store: a simulated client's, or that of etcd's own.
+    fn connect(&self, environment: &Environment, link: &Link, timeout: Duration) -> Arc<dyn Store> {
+        let Some(members) = &self.common.members else {
+            return Arc::new(self.common.store.client(&self.name).over(link.clone()).patient_for(timeout));
+        };
+        let dial = Some(members.dial(link, self.doors.clone()));
+        let options = EtcdOptions { endpoints: members.endpoints(), timeout, dial, ..EtcdOptions::default() };
+        Arc::new(Mortal { inner: EtcdStore::connect(options, environment).unwrap(), link: link.clone() })
+    }
+
     fn site(&self, boot: &Boot, link: &Link, keepalive: &Link) -> Site {
         let common = &self.common;
         let hearsay = Hearsay::default();
         let run = self.run_directory();
         let client = |link: &Link, patience: Duration| -> Arc<dyn Store> {
-            let client = common.store.client(&self.name).over(link.clone()).patient_for(patience);
+            let inner = (self.connect(&boot.environment, link, patience), link.clone());
             let shared = (&hearsay, &self.ambush);
-            Arc::new(Doctored::new(client, common.without, &self.name, &run, &boot.environment, shared))
+            Arc::new(Doctored::new(inner, common.without, &self.name, &run, &boot.environment, shared))
         };
         Site {
             name: self.name.clone(),

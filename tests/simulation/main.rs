@@ -8,6 +8,7 @@ mod chronicle;
 mod clients;
 mod clock;
 mod dice;
+mod etcd;
 mod guards;
 mod invariants;
 mod machine;
@@ -17,12 +18,15 @@ mod peers;
 mod report;
 mod run;
 mod troubles;
+mod wire;
+
+use run::Setting;
 
 /// A few, with whatever tests are run: the thousands are `scripts/simulate`'s.
 #[test]
 fn some_seeds_hold() {
     for seed in 1..=3 {
-        let outcome = run::run(seed, None, false);
+        let outcome = run::run(seed, Setting::default());
         assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
         assert!(outcome.starts > 10, "seed {seed}: hardly anything ran");
     }
@@ -32,11 +36,14 @@ fn some_seeds_hold() {
 #[cfg(tokio_unstable)]
 #[test]
 fn the_same_seed_gives_the_same_run() {
+    let print = |seed, wire| run::run(seed, Setting { wire, ..Setting::default() }).fingerprint;
     for seed in 1..=5 {
-        let (one, other) = (run::run(seed, None, false), run::run(seed, None, false));
-        assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
+        assert_eq!(print(seed, false), print(seed, false), "seed {seed}");
     }
-    assert_ne!(run::run(1, None, false).fingerprint, run::run(2, None, false).fingerprint);
+    for seed in 1..=2 {
+        assert_eq!(print(seed, true), print(seed, true), "seed {seed} over a wire");
+    }
+    assert_ne!(print(1, false), print(2, false));
 }
 
 /// What `scripts/simulate` runs, as its environment tells.

@@ -1,10 +1,13 @@
 //! What an agent reaches on its own host, as long as it lives and is not held up: a dead agent's calls never come back.
 
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use stampede::compute::simulated::Simulated;
 use stampede::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use stampede::resource::assignment::Assignment;
+use stampede::store::etcd::EtcdStore;
 use stampede::store::simulated::Link;
+use stampede::store::{self, Difference, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
 use stampede::systemd::fallback::Tasks;
 use stampede::systemd::{self, Change, Supervision, UnitState};
 use std::collections::BTreeMap;
@@ -72,6 +75,56 @@ impl Driver for Mortal<Simulated> {
     }
     async fn outlived(&self, observed: &Observed) -> Result<Option<bool>, Error> {
         self.call(self.inner.outlived(observed)).await
+    }
+}
+
+/// A client that knows nothing of the link that its host's agent is held by.
+#[async_trait::async_trait]
+impl Store for Mortal<EtcdStore> {
+    async fn get(&self, key: &str) -> Result<Lookup, store::Error> {
+        self.call(self.inner.get(key)).await
+    }
+    async fn range(&self, prefix: &str) -> Result<Snapshot, store::Error> {
+        self.call(self.inner.range(prefix)).await
+    }
+    async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, store::Error> {
+        self.call(self.inner.changed_since(prefix, after)).await
+    }
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, store::Error> {
+        self.call(self.inner.commit(transaction)).await
+    }
+    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, store::Error> {
+        let watch = self.call(self.inner.watch(prefix, from)).await?;
+        let link = self.link.clone();
+        let heard = watch.then(move |message| {
+            let link = link.clone();
+            async move {
+                link.awake().await;
+                message
+            }
+        });
+        Ok(heard.boxed())
+    }
+    async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, store::Error> {
+        self.call(self.inner.grant_lease(ttl)).await
+    }
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration, store::Error> {
+        self.call(self.inner.keep_alive(lease)).await
+    }
+    async fn time_to_live(&self, lease: LeaseId) -> Result<Option<Duration>, store::Error> {
+        self.call(self.inner.time_to_live(lease)).await
+    }
+    async fn revoke_lease(&self, lease: LeaseId) -> Result<(), store::Error> {
+        self.call(self.inner.revoke_lease(lease)).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), store::Error> {
+        self.call(self.inner.compact(revision)).await
+    }
+    fn single_host(&self) -> bool {
+        self.inner.single_host()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
     }
 }
 

@@ -11,8 +11,8 @@ use stampede::environment::Environment;
 use stampede::membership::backup::{self, Error};
 use stampede::membership::record::Host;
 use stampede::orchestration::{Orchestrator, Service};
-use stampede::store::simulated::{Saved, Simulated};
-use stampede::store::{decode, key};
+use stampede::store::simulated::{Link, Saved, Simulated};
+use stampede::store::{Store, decode, key};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -96,7 +96,22 @@ impl Operators {
             }
             (Some(_), _) => Wish::Open,
         };
+        if matches!(wish, Wish::Drained { .. }) && self.dice.percent(30) {
+            self.regret(&machine.name, wish.clone());
+        }
         self.wish(&machine.name, wish);
+    }
+
+    /// Soon it was not meant so.
+    fn regret(&self, host: &str, wish: Wish) {
+        let (this, host, soon) = (self.clone(), host.to_owned(), self.dice.millis(500, 6000));
+        tokio::spawn(async move {
+            tokio::time::sleep(soon).await;
+            let still = this.said.lock().unwrap().wishes.get(&host) == Some(&wish);
+            if still {
+                this.wish(&host, Wish::Open);
+            }
+        });
     }
 
     fn wish(&self, host: &str, wish: Wish) {
@@ -202,7 +217,7 @@ impl Operators {
 
     /// `stampede store restored`, as docs/operate.md has it.
     async fn say_restored(self) {
-        let client = self.store.client("operator");
+        let client = (Arc::new(self.store.client("operator")) as Arc<dyn Store>, Link::default());
         let (nothing, nobody) = (Hearsay::default(), Ambush::new(&self.store));
         let store =
             Doctored::new(client, self.without, "operator", Path::new("/"), &self.environment, (&nothing, &nobody));

@@ -1,7 +1,7 @@
 //! Many runs, and what there is to say of them.
 
 use crate::guards::Guard;
-use crate::run::{Outcome, run};
+use crate::run::{Outcome, Setting, run};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,7 @@ pub struct Wanted {
     pub seeds: u64,
     pub without: Option<Guard>,
     pub trace: bool,
+    pub wire: bool,
     /// Each guard is taken away in turn.
     pub guards: bool,
     pub threads: usize,
@@ -38,7 +39,14 @@ impl Wanted {
             None => (number("FROM").unwrap_or(1), number("SEEDS").unwrap_or(100)),
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { from, seeds, without, trace: text("TRACE").is_some(), guards: text("GUARDS").is_some(), threads }
+        let flag = |name: &str| text(name).is_some();
+        Self { from, seeds, without, trace: flag("TRACE"), wire: flag("WIRE"), guards: flag("GUARDS"), threads }
+    }
+}
+
+impl Wanted {
+    fn setting(&self) -> Setting {
+        Setting { without: self.without, trace: self.trace, wire: self.wire }
     }
 }
 
@@ -77,7 +85,7 @@ pub fn run_all(wanted: &Wanted) -> bool {
     let began = now();
     let sums = seeds(wanted, wanted.seeds, &|sums: &Sums, seed, violations: &[String]| {
         if !violations.is_empty() {
-            tell(seed, wanted.without, violations);
+            tell(seed, wanted, violations);
         }
         let done = sums.passed + sums.failed.len() as u64;
         if done.is_multiple_of(TOLD) && done < wanted.seeds {
@@ -106,7 +114,7 @@ fn seeds(wanted: &Wanted, count: u64, told: &(dyn Fn(&Sums, u64, &[String]) + Sy
             if seed >= wanted.from + count || over {
                 return;
             }
-            let outcome = run(seed, wanted.without, wanted.trace);
+            let outcome = run(seed, wanted.setting());
             found.fetch_or(!outcome.violations.is_empty(), Ordering::Relaxed);
             let violations = outcome.violations.clone();
             let mut sums = sums.lock().unwrap();
@@ -146,11 +154,12 @@ fn now() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
 
-fn tell(seed: u64, without: Option<Guard>, violations: &[String]) {
-    let guard = without.map(|guard| format!(" --without {}", guard.name())).unwrap_or_default();
+fn tell(seed: u64, wanted: &Wanted, violations: &[String]) {
+    let guard = wanted.without.map(|guard| format!(" --without {}", guard.name())).unwrap_or_default();
+    let wire = if wanted.wire { " --wire" } else { "" };
     println!("seed {seed}: violated");
     violations.iter().take(8).for_each(|violation| println!("    {violation}"));
-    println!("    again, with a trace: scripts/simulate --seed {seed}{guard} --trace");
+    println!("    again, with a trace: scripts/simulate --seed {seed}{wire}{guard} --trace");
 }
 
 fn sum_up(sums: &Sums, took: Duration) {

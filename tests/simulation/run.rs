@@ -10,6 +10,7 @@ use crate::machine::{Common, Machine};
 use crate::operators::Operators;
 use crate::peers::Wire;
 use crate::troubles::{Troubles, fair};
+use crate::wire::Members;
 use stampede::environment::{Environment, Identity};
 use stampede::store::simulated::Simulated;
 use stampede::store::{Change, key};
@@ -38,11 +39,20 @@ pub struct Outcome {
     pub counts: BTreeMap<String, u64>,
 }
 
+/// How it is done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setting {
+    pub without: Option<Guard>,
+    pub trace: bool,
+    /// Agents reach the store by etcd's own client over a wire, and are fewer.
+    pub wire: bool,
+}
+
 /// Runs `seed` on a runtime of its own.
-pub fn run(seed: u64, without: Option<Guard>, trace: bool) -> Outcome {
+pub fn run(seed: u64, setting: Setting) -> Outcome {
     let directory = directory();
     let runtime = runtime(seed);
-    let outcome = runtime.block_on(scene(seed, without, trace, directory.path()));
+    let outcome = runtime.block_on(scene(seed, setting, directory.path()));
     // All that is left of it goes before its files do.
     drop(runtime);
     outcome
@@ -64,7 +74,8 @@ fn runtime(seed: u64) -> tokio::runtime::Runtime {
     builder.build().unwrap()
 }
 
-async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path) -> Outcome {
+async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
+    let Setting { without, trace, wire: over_wire } = setting;
     let origin = Instant::now();
     let dice = Dice::new(seed);
     let chronicle = Chronicle::new(trace);
@@ -72,9 +83,21 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
     let wire = Wire::new(&dice);
     let writes = Arc::new(AtomicU64::new(0));
     store.set_weather(fair());
-    let common =
-        Common { origin, dice: dice.clone(), store: store.clone(), chronicle: chronicle.clone(), wire, without };
-    let count = 3 + dice.below(if dice.percent(15) { 22 } else { 8 });
+    let members = over_wire.then(|| Members::new(&dice, 3, Duration::from_millis(2)));
+    let common = Common {
+        origin,
+        dice: dice.clone(),
+        store: store.clone(),
+        chronicle: chronicle.clone(),
+        wire,
+        without,
+        members: members.clone(),
+    };
+    let count = 3 + dice.below(match (over_wire, dice.percent(15)) {
+        (true, _) => 3,
+        (false, true) => 22,
+        (false, false) => 8,
+    });
     let machines: Vec<Arc<Machine>> = (1..=count)
         .map(|number| {
             let number = u8::try_from(number).unwrap();
@@ -110,6 +133,7 @@ async fn scene(seed: u64, without: Option<Guard>, trace: bool, directory: &Path)
         chronicle: chronicle.clone(),
         store: store.clone(),
         wire: common.wire.clone(),
+        members,
         machines: machines.clone(),
     };
     trouble(&dice, &clients, &operators, &troubles).await;

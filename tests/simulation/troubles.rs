@@ -4,6 +4,7 @@ use crate::chronicle::{ALL, Chronicle};
 use crate::dice::Dice;
 use crate::machine::Machine;
 use crate::peers::Wire;
+use crate::wire::Members;
 use stampede::resource::identifier;
 use stampede::store::simulated::{Simulated, Way, Weather};
 use stampede::store::{Revision, key};
@@ -38,6 +39,7 @@ pub struct Troubles {
     pub chronicle: Chronicle,
     pub store: Simulated,
     pub wire: Wire,
+    pub members: Option<Members>,
     pub machines: Vec<Arc<Machine>>,
 }
 
@@ -63,6 +65,7 @@ impl Troubles {
             84..88 => this.finish_one(&machine),
             88..91 => this.lose_leader(),
             91..94 => this.compact(),
+            94..97 if this.members.is_some() => this.lose_member(),
             _ => this.weather(),
         }
     }
@@ -161,6 +164,13 @@ impl Troubles {
     fn lose_leader(&self) {
         self.chronicle.trouble("leader lost", ALL);
         self.store.lose_leader(self.dice.millis(300, 8000));
+    }
+
+    fn lose_member(&self) {
+        let Some(members) = &self.members else { return };
+        self.chronicle.trouble("member lost", ALL);
+        let span = if self.dice.percent(40) { Duration::ZERO } else { self.dice.millis(300, 15_000) };
+        members.lose_one(span);
     }
 
     fn compact(&self) {

@@ -12,9 +12,12 @@
 //! ```
 
 mod convert;
+mod dial;
 mod fault;
 mod session;
 mod watch;
+
+pub use dial::{Connection, Dial};
 
 use super::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
 use crate::environment::Environment;
@@ -36,6 +39,8 @@ pub struct EtcdOptions {
     pub login: Option<EtcdLogin>,
     /// How long any call may take.
     pub timeout: Duration,
+    /// Instead of the kernel's own TCP; for endpoints without TLS.
+    pub dial: Option<Dial>,
 }
 
 impl Default for EtcdOptions {
@@ -45,6 +50,7 @@ impl Default for EtcdOptions {
             tls: None,
             login: None,
             timeout: Duration::from_secs(5),
+            dial: None,
         }
     }
 }

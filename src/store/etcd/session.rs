@@ -1,14 +1,15 @@
 //! The connection to one member at a time, and the way to the next.
 
-use super::{EtcdOptions, Fault};
+use super::{Dial, EtcdOptions, Fault};
 use crate::environment::Environment;
 use crate::store::{Error, LeaseId};
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, KvClient, TlsOptions};
+use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, KvClient, TlsOptions};
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::transport::Endpoint;
 
 /// Larger than all that will ever be stored: a whole prefix comes in one answer.
 pub(super) const LARGEST_ANSWER: usize = 512 << 20;
@@ -33,6 +34,7 @@ pub(super) struct Session {
     timeout: Duration,
     /// How long one member may take to be connected to, so that a dead one leaves time for the others.
     share: Duration,
+    dial: Option<Dial>,
     current: Mutex<Current>,
 }
 
@@ -80,6 +82,7 @@ impl Session {
             options: connect,
             timeout: options.timeout,
             share,
+            dial: options.dial,
             current: Mutex::new(current),
         })
     }
@@ -140,8 +143,7 @@ impl Session {
             return (Ok(client.clone()), current.number);
         }
         // With a login this asks etcd for a token; without one it does nothing yet. No answer is no harm: nothing was sent.
-        let connecting = Client::connect([&self.endpoints[current.endpoint]], Some(self.options.clone()));
-        let fault = match timeout(self.share, connecting).await {
+        let fault = match timeout(self.share, self.connect(&self.endpoints[current.endpoint])).await {
             Ok(Ok(client)) => {
                 current.client = Some(client.clone());
                 return (Ok(client), current.number);
@@ -153,6 +155,18 @@ impl Session {
             Err(_) => Fault::Unsent(format!("no answer to the login within {:?}", self.share)),
         };
         (Err(fault), current.number)
+    }
+
+    async fn connect(&self, endpoint: &str) -> Result<Client, etcd_client::Error> {
+        let options = Some(self.options.clone());
+        let Some(dial) = &self.dial else { return Client::connect([endpoint], options).await };
+        // With what `options` says of connections.
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())?
+            .keep_alive_while_idle(false)
+            .http2_keep_alive_interval(PING.0)
+            .keep_alive_timeout(PING.1)
+            .connect_timeout(self.share);
+        Client::from_channel(Channel::Tonic(dial.channel(&endpoint)), options).await
     }
 
     /// Leaves the connection of that number for a new one, to the next member.
