@@ -211,7 +211,9 @@ impl Doctored {
         }
         let memory = self.memory.lock().unwrap();
         let known = |key: &String| Answer::Entries(memory.0.get(key).cloned().into_iter().collect());
-        Some(Outcome { succeeded: true, revision: Revision(0), answers: vec![known(alive), known(claim)] })
+        // One of now, so that nothing else is found wrong with it.
+        let revision = self.ambush.store.revision();
+        Some(Outcome { succeeded: true, revision, answers: vec![known(alive), known(claim)] })
     }
 
     /// The deadline that was just written down is put off.

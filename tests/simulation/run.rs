@@ -126,7 +126,6 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         }
     });
     machines.iter().for_each(Machine::power_on);
-    tokio::spawn(operators.clone().keep_snapshots());
     tokio::time::sleep(Duration::from_secs(5)).await;
     let troubles = Troubles {
         dice: dice.clone(),
@@ -140,6 +139,8 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
     chronicle.note(format_args!("all is well from now on"));
     settle(&chronicle, &clients, &operators, &troubles).await;
     let written = quiet(&writes).await;
+    // It holds those who hold the store.
+    store.set_witness(|_| ());
     if written > 0 && chronicle.violations().is_empty() {
         chronicle.violation(format_args!("{written} writes in {QUIET:?} in which nothing happened"));
     }
@@ -191,6 +192,9 @@ async fn trouble(dice: &Dice, clients: &Clients, operators: &Operators, troubles
     // Some clusters are left to themselves, and few stores go back.
     let mut next_wish = dice.percent(60).then(|| Instant::now() + dice.millis(2000, 20_000));
     let mut back = dice.percent(15).then(|| Instant::now() + dice.millis(20_000, 140_000));
+    if back.is_some() {
+        tokio::spawn(operators.clone().keep_snapshots());
+    }
     let (pace, every) = (dice.millis(300, 2500), dice.millis(1500, 9000));
     let pause = |most: Duration| dice.millis(0, u64::try_from(most.as_millis()).unwrap());
     let mut next_client = Instant::now();
