@@ -171,7 +171,8 @@ impl Rotation {
             peer.number = number;
             self.let_go(host);
         }
-        self.peers.get_mut(host).is_some_and(|peer| peer.record(halves))
+        let early = self.taken_over.is_none();
+        self.peers.get_mut(host).is_some_and(|peer| peer.record(halves, early))
     }
 
     /// Nothing that was there before counts any more towards this host.

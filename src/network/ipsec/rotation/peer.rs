@@ -16,6 +16,8 @@ struct Known {
     half: PublicHalf,
     /// It stands in the peer's record.
     listed: bool,
+    /// It was known before this agent first looked at the kernel: what was taken over may be for it.
+    early: bool,
     /// A packet came under it.
     heard: bool,
     /// Since when it is not listed and a newer one was heard.
@@ -80,8 +82,9 @@ impl Peer {
         self.known.iter().map(|known| &known.half)
     }
 
-    /// Takes a record in; false for one that went back: nothing in it is new, and the newest that is known is missing.
-    pub(super) fn record(&mut self, halves: &[PublicHalf]) -> bool {
+    /// Takes a record in; false for one that went back: nothing in it is new, and the newest that is known is missing. `early`: this
+    /// agent has not looked at the kernel yet.
+    pub(super) fn record(&mut self, halves: &[PublicHalf], early: bool) -> bool {
         let known = |half: &PublicHalf, known: &[Known]| known.iter().any(|it| it.half.public == half.public);
         let new: Vec<_> = halves
             .iter()
@@ -95,7 +98,7 @@ impl Peer {
         for known in &mut self.known {
             known.listed = halves.contains(&known.half);
         }
-        let known = |half| Known { half, listed: true, heard: false, surpassed: None };
+        let known = |half| Known { half, listed: true, early, heard: false, surpassed: None };
         self.known.extend(new.into_iter().map(known));
         true
     }
@@ -310,7 +313,9 @@ impl Peer {
         if outs.peek().is_none() {
             return false;
         }
-        let listed = |receiver| self.known.iter().any(|known| known.listed && known.half.generation % 32 == receiver);
+        // One that came later may have the same generation, after a record that went back.
+        let fits = |known: &Known| known.listed && known.early;
+        let listed = |receiver| self.known.iter().any(|known| fits(known) && known.half.generation % 32 == receiver);
         if outs.any(|(.., spi)| listed(generations(*spi).1)) {
             self.held = None;
             return true;

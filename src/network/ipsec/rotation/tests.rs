@@ -363,6 +363,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+#[test]
+fn a_half_of_the_same_generation_does_not_hold_what_was_taken_over() {
+    let mut world = agreed();
+    use Event::{Crash, Restart, Step, Time, WentBack};
+    let how =
+        [Time, Restart(1), Restart(0), Time, WentBack(0), Step(0), Restart(0), Crash(1, 1), WentBack(1), Restart(1)];
+    how.into_iter().for_each(|event| world.apply(event));
+    world.comes_right(&how);
+}
+
 proptest! {
     #[test]
     fn many_mishaps_in_random_order_come_right(events in prop::collection::vec(event(), 0..60)) {
