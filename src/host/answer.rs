@@ -18,8 +18,10 @@ pub async fn answer(
     supervision: &dyn Supervision,
 ) -> Answer {
     let assignments = ledger.assignments().map(|(found, _)| found).unwrap_or_default();
-    let exclusive = assignments.into_iter().filter(|known| known.exclusive.is_some());
-    let looks = exclusive.map(|known| async move { ended(environment, ledger, supervision, &known).await });
+    let exclusive: Vec<Assignment> = assignments.into_iter().filter(|known| known.exclusive.is_some()).collect();
+    // First: what is started from now on knows of it, and what was started before shows.
+    membership.give_up(exclusive.iter().map(|known| known.token));
+    let looks = exclusive.into_iter().map(|known| async move { ended(environment, ledger, supervision, &known).await });
     let ended: Vec<Token> = futures::future::join_all(looks).await.into_iter().flatten().collect();
     let liveness = *membership.liveness().borrow();
     let fence = DeadlineFile::new(run_directory, &environment.identity.boot_id).read();

@@ -101,14 +101,21 @@ impl Exclusives {
             return Ok(Some(Some(known.unwrap_or(Exclusive { life: 0 }))));
         }
         self.known().insert(id.to_owned());
-        // In one life, what was allowed once stays so.
+        // In one life, what was allowed once stays so, unless it was said that it has ended.
         if let (Some(known), Some(fence)) = (known, self.membership.holding())
             && known.life == fence.life
+            && !self.membership.has_given_up(token)
         {
             return Ok(Some(Some(known)));
         }
         let life = self.membership.clearance(id, token).await?;
         Ok(life.map(|life| Some(Exclusive { life })))
+    }
+
+    /// Whether it may not be started after all: it was asked meanwhile whether it has ended. To be looked at when its last
+    /// report is gone; who asks after that sees that it starts.
+    pub fn is_given_up(&self, assignment: &Assignment) -> bool {
+        assignment.exclusive.is_some() && self.membership.has_given_up(assignment.token)
     }
 
     /// It is about to be started: its slice takes containers again.

@@ -331,6 +331,9 @@ impl Instances {
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
             // that is asked for meanwhile is heard.
             Step::StartUnit => {
+                if seen.wanted.as_ref().is_some_and(|wanted| self.exclusives.is_given_up(&wanted.assignment)) {
+                    return Ok(true);
+                }
                 self.kept.forget(id);
                 self.exclusives.lift(id);
                 drop(self.supervision.start(id, START_PATIENCE).await?);

@@ -39,6 +39,7 @@ pub use trust::Trust;
 
 use crate::environment::Environment;
 use crate::store::{self, Store};
+use clearance::GivenUp;
 use fence::{DeadlineFile, Fence};
 use futures::future::BoxFuture;
 use keeper::{Command, Keeper};
@@ -121,6 +122,7 @@ struct Shared {
     liveness: watch::Receiver<Liveness>,
     exclusive: watch::Sender<bool>,
     fence: watch::Receiver<Option<Fence>>,
+    given_up: GivenUp,
     commands: mpsc::Sender<Command>,
     ttl: Duration,
 }
@@ -180,6 +182,7 @@ impl Membership {
                 liveness: seen,
                 exclusive,
                 fence: fenced,
+                given_up: GivenUp::default(),
                 commands,
                 ttl,
             }),

@@ -18,6 +18,7 @@ mod restoring;
 mod server;
 mod shaky;
 mod versions;
+mod word;
 
 use stampede::environment::{Environment, Identity};
 use stampede::membership::record::{Alive, Capability, Capacity, Host, Overcommit};

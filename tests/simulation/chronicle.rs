@@ -31,6 +31,8 @@ struct Inner {
     /// How often the store went back.
     restores: u64,
     begun: u64,
+    /// What ever ran, by its uuid.
+    ever: BTreeSet<String>,
 }
 
 /// FNV-1a over all that is told.
@@ -64,6 +66,7 @@ impl Chronicle {
             leaving: BTreeMap::new(),
             restores: 0,
             begun: 0,
+            ever: BTreeSet::new(),
         })))
     }
 
@@ -165,6 +168,11 @@ impl Chronicle {
         self.inner().alive.get(uuid).cloned().unwrap_or_default()
     }
 
+    /// Whether it ever ran anywhere.
+    pub fn has_run(&self, uuid: &str) -> bool {
+        self.inner().ever.contains(uuid)
+    }
+
     /// All that runs.
     pub fn all_running(&self) -> Vec<(String, Running)> {
         self.inner().alive.values().flatten().cloned().collect()
@@ -195,6 +203,7 @@ impl Witness for Onlooker {
         chronicle.note(format_args!("{} runs on {} ({})", what.instance, self.host, what.external_id));
         let mut inner = chronicle.inner();
         inner.begun += 1;
+        inner.ever.insert(what.uuid.clone());
         let others = inner.alive.entry(what.uuid.clone()).or_default();
         // What found room after the snapshot may find it once more; the older is ended when its host hears of it.
         let overtaken = |other: &Running| !what.exclusive && other.token.generation != what.token.generation;

@@ -95,7 +95,8 @@ fn on_the_way(chronicle: &Chronicle, entries: &Entries, row: &Resource, budget: 
 /// What found a host after the snapshot and finds one anew after it is ended where it was.
 fn anew(chronicle: &Chronicle, entries: &Entries, id: u64) {
     let Some(row) = row(entries, id).filter(|_| chronicle.restores() > 0) else { return };
-    if !chronicle.running(&row.uuid).is_empty() {
+    // Its old host may be down for now.
+    if chronicle.has_run(&row.uuid) {
         chronicle.touch(&identifier::instance(id));
     }
 }
