@@ -221,7 +221,7 @@ impl Instances {
             elsewhere = self.is_elsewhere(ledger).await?;
         }
         let occupied = match &wanted {
-            Some(wanted) if !state.alive() => self.occupied(&wanted.assignment).await?,
+            Some(wanted) => self.occupied(&wanted.assignment).await?,
             _ => None,
         };
         let mut seen = Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state), occupied };

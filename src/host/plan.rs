@@ -167,10 +167,8 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
             }
             Some(Phase::Failed { message }) => vec![Step::Say(Observation::Failed { message: message.clone() })],
             // Its supervisor was not there yet, or is not any more: the next one goes on from this report.
-            Some(Phase::Running { .. }) => {
-                let mut steps: Vec<Step> = ledger(seen, wanted).into_iter().collect();
-                steps.push(Step::StartUnit);
-                steps
+            Some(Phase::Running { .. }) if seen.occupied.is_none() && ledger(seen, wanted).is_none() => {
+                vec![Step::StartUnit]
             }
             // Never started, or the machine went down, or Docker did: it is to run.
             _ => start(seen, wanted),

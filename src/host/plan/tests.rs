@@ -53,6 +53,13 @@ fn what_runs_without_a_supervisor_gets_one_that_knows_of_it() {
 }
 
 #[test]
+fn what_is_said_to_run_waits_for_its_address_like_any_other() {
+    let mut there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, running_phase())));
+    there.occupied = Some("1i9".into());
+    assert!(matches!(plan(&there)[..], [Step::Say(Observation::Starting { message: Some(_) })]));
+}
+
+#[test]
 fn a_restart_is_one_also_where_its_supervisor_is_not_there_yet() {
     let mut there = seen(wanted(4, Desired::Running), Unit::Down, Some(report(3, running_phase())));
     there.ledger = Some(assignment(3, 1, Desired::Running));
