@@ -324,6 +324,10 @@ impl Agent {
 
     /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
     async fn protection(&self, kernel: &Kernel) -> Result<Protection> {
+        if self.config.network.esp_udp_port.is_none() {
+            // An agent before this one may have been told otherwise. Where systemd is not to be reached, it keeps nothing either.
+            let _ = keep::forget(ESP_SOCKET);
+        }
         if self.config.network.encryption == Encryption::None {
             return Ok(Protection::None);
         }

@@ -44,7 +44,11 @@ impl Firsts {
         let (on, what) = (driver.clone(), assignment.clone());
         if assignment.exclusive.is_some() {
             // Beside systemd, which takes longer to bring up its supervisor than Docker to make it.
-            tokio::spawn(async move { on.ensure_created(&what).await });
+            tokio::spawn(async move {
+                if let Err(error) = on.ensure_created(&what).await {
+                    tracing::debug!(instance = what.id, error = chain(&error), "left to its supervisor");
+                }
+            });
             return None;
         }
         // Not cut short: Docker would go on without us, and the next who looks would meet it half done.

@@ -6,19 +6,25 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 
+/// Where a service of systemd's is heard (sd_notify(3)).
+const HEARD: &str = "NOTIFY_SOCKET";
+
 /// Has systemd keep a socket under a name, in place of one that it keeps already.
 ///
 /// # Errors
-/// Where systemd does not listen to this service.
+/// Where this is no service of systemd's, or systemd is not to be reached.
 pub fn keep(name: &str, socket: &UdpSocket) -> io::Result<()> {
+    if std::env::var_os(HEARD).is_none() {
+        return Err(io::Error::other("this is no service of systemd's"));
+    }
     forget(name)?;
     sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::FdName(name)], &[socket.as_fd()])
 }
 
-/// Has systemd keep nothing under a name any more.
+/// Has systemd keep nothing under a name any more; fine where it keeps nothing.
 ///
 /// # Errors
-/// Where systemd does not listen to this service.
+/// Where systemd is not to be reached.
 pub fn forget(name: &str) -> io::Result<()> {
     sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
 }

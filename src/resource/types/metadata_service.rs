@@ -1,30 +1,10 @@
 //! Metadata at 169.254.169.254, and config drives.
 
 use super::columns::{COMMON, IDENTITY, OWNER, STATE};
-use crate::resource::declaration::{Field, Link, LinkPath, Literal, Type};
+use super::network_service::{SERVICE, kind};
+use crate::resource::declaration::{Field, Literal, Type};
 
-const OWN: &[Field] = &[
-    Field::boolean("configDrive").create().update().not_null().default(Literal::Boolean(false)),
-    Field::reference("networkId", "network").create().update().required().not_null().filtered(),
-    Field::reference("networkServiceProviderId", "networkServiceProvider").create().update().filtered(),
-];
+const OWN: &[Field] = &[Field::boolean("configDrive").create().update().not_null().default(Literal::Boolean(false))];
 
-pub const TYPE: Type = Type {
-    fields: &[COMMON, OWNER, IDENTITY, STATE, OWN],
-    collection_methods: &["GET"],
-    resource_methods: &["GET"],
-    links: &[
-        Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
-        Link { name: "network", target: "network", path: LinkPath::One("networkId"), create_default: None },
-        Link {
-            name: "networkServiceProvider",
-            target: "networkServiceProvider",
-            path: LinkPath::One("networkServiceProviderId"),
-            create_default: None,
-        },
-    ],
-    listable: true,
-    admin_writes: true,
-    base: "networkService",
-    ..Type::bare("metadataService", "metadataServices")
-};
+pub const TYPE: Type =
+    Type { fields: &[COMMON, OWNER, IDENTITY, STATE, SERVICE, OWN], ..kind("metadataService", "metadataServices") };
