@@ -57,6 +57,13 @@ impl Guest {
     }
 }
 
+/// What a host holds, and that each is still as it was read.
+#[derive(Default)]
+struct Guests {
+    rows: Vec<Resource>,
+    as_read: BTreeMap<u64, Compare>,
+}
+
 /// What follows from a look.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
@@ -104,17 +111,21 @@ impl Orchestrator {
             }
             Err(error) => return Err(error),
         };
-        let rows = self.guests(&found.host.name).await?;
+        let Guests { rows, as_read } = self.guests(&found.host.name).await?;
         let Some(drain) = found.host.drain.as_ref().filter(|drain| !drain.done) else {
             return self.start_again(&found.host, &found.entry, &rows).await;
         };
         if found.alive.is_none() {
             // Nobody there to stop anything; what moves on a host's loss, moves because of that.
-            return self.look_again(&found.host, found.entry, found.host.clone(), true).await.map(drop);
+            return self.look_again(&found.host, found.entry, found.host.clone(), Vec::new(), true).await.map(drop);
         }
         let guests = rows.iter().map(|row| (row.id, Guest::of(row))).collect();
         let arrived = self.arrived(drain, &rows).await?;
-        let mut plan = plan(drain, &guests, &arrived);
+        let mut plan = plan(drain, &guests, &arrived.keys().copied().collect());
+        // Whoever wrote down that they leave may be late in telling them: they are left out only as they were seen.
+        let left_out = drain.moving.difference(&plan.drain.moving);
+        let as_seen =
+            left_out.filter_map(|id| arrived.get(id).cloned().flatten().or_else(|| as_read.get(id).cloned())).collect();
         let mut reasons = BTreeSet::new();
         let mut leave = Vec::new();
         for row in rows.iter().filter(|row| plan.leave.contains(&row.id)) {
@@ -141,7 +152,9 @@ impl Orchestrator {
         plan.drain.stuck = waits;
         let next = Host { drain: Some(plan.drain), ..found.host.clone() };
         // Before anybody is told: who looks next knows who may be on the way, whatever becomes of this one.
-        let Some(drained) = self.look_again(&found.host, found.entry, next, waits).await? else { return Ok(()) };
+        let Some(drained) = self.look_again(&found.host, found.entry, next, as_seen, waits).await? else {
+            return Ok(());
+        };
         self.tell(&found.host.name, &drained, &leave, lifecycle::move_away).await?;
         self.tell(&found.host.name, &drained, &plan.stop, lifecycle::stop_for_drain).await
     }
@@ -169,22 +182,25 @@ impl Orchestrator {
     }
 
     /// Those that the host holds.
-    async fn guests(&self, host: &str) -> Result<Vec<Resource>, ServiceError> {
-        let mut rows = Vec::new();
+    async fn guests(&self, host: &str) -> Result<Guests, ServiceError> {
+        let mut guests = Guests::default();
         for entry in self.store().range(&key::all_on(host)).await?.entries {
             let claim: Claim = decode(&entry)?;
             match self.read(instance::BASE, claim.id).await {
-                Ok((row, _)) if row.get::<String>(instance::HOST_NAME).as_deref() == Some(host) => rows.push(row),
+                Ok((row, entry)) if row.get::<String>(instance::HOST_NAME).as_deref() == Some(host) => {
+                    guests.as_read.insert(row.id, unchanged(&entry));
+                    guests.rows.push(row);
+                }
                 Ok(_) | Err(ServiceError::NotFound) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(rows)
+        Ok(guests)
     }
 
-    /// Those that were told to leave, and now run elsewhere, or are no longer to run.
-    async fn arrived(&self, drain: &Drain, here: &[Resource]) -> Result<BTreeSet<u64>, ServiceError> {
-        let mut arrived = BTreeSet::new();
+    /// Those that were told to leave, and now run elsewhere, or are no longer to run; and that they are so still.
+    async fn arrived(&self, drain: &Drain, here: &[Resource]) -> Result<BTreeMap<u64, Option<Compare>>, ServiceError> {
+        let mut arrived = BTreeMap::new();
         for id in &drain.moving {
             let still_here =
                 |row: &Resource| row.id == *id && matches!(Guest::of(row), Guest::Movable | Guest::Leaving);
@@ -192,14 +208,15 @@ impl Orchestrator {
                 continue;
             }
             match self.read(instance::BASE, *id).await {
-                Ok((row, _)) => {
+                Ok((row, entry)) => {
                     let on_its_way = instance::desired(&row) == Desired::Running && row.state != State::Running;
                     if !on_its_way {
-                        arrived.insert(*id);
+                        arrived.insert(*id, Some(unchanged(&entry)));
                     }
                 }
+                // A number is given once only: it stays gone.
                 Err(ServiceError::NotFound) => {
-                    arrived.insert(*id);
+                    arrived.insert(*id, None);
                 }
                 Err(error) => return Err(error),
             }
@@ -238,17 +255,19 @@ impl Orchestrator {
         self.forget_todo("host", host.id, unchanged(entry)).await
     }
 
-    /// Writes what came out, where it is something new, and when to look next. What holds as long as nobody wrote the host's
-    /// record since; `None` where this look was overtaken by another, or by an undo.
+    /// Writes what came out, where it is something new and `as_seen` holds, and when to look next. What holds as long as nobody
+    /// wrote the host's record since; `None` where this look was overtaken by another, or by an undo.
     async fn look_again(
         &self,
         host: &Host,
         entry: Entry,
         next: Host,
+        as_seen: Vec<Compare>,
         waits: bool,
     ) -> Result<Option<Compare>, ServiceError> {
         let todo = todo("host", host.id);
-        let mut transaction = Transaction::new().unchanged(&entry.key, entry.mod_revision);
+        let transaction = Transaction::new().unchanged(&entry.key, entry.mod_revision);
+        let mut transaction = as_seen.into_iter().fold(transaction, Transaction::when);
         let changes = next != *host;
         if !changes && waits && host.drain.as_ref().is_some_and(|drain| drain.stuck) {
             // It waits for room already.
