@@ -12,7 +12,8 @@
 //! meanwhile; it is at most a minute old.
 //!
 //! It is while etcd is away that it is restored. So after each call that failed, and where nothing was heard of the store for
-//! a moment (a lost connection is made anew unseen), it is looked at before the next write.
+//! a moment (a lost connection is made anew unseen), it is looked at before the next write. An answer to anything else is no
+//! proof then: a store that was restored long ago may have come further than the one before it.
 
 use super::identity;
 use crate::store::{
@@ -49,7 +50,8 @@ struct Known {
 struct State {
     known: Known,
     saved: Known,
-    /// When an answer last was as it should be; `None` after a call that failed.
+    /// When it last was the same store for certain: something was asked then and answered, a moment after the time before, back
+    /// to a look at it. `None` after a call that failed.
     sure: Option<Instant>,
     /// The generation with which this agent works; `None` before its first look.
     working: Option<u64>,
@@ -76,6 +78,14 @@ pub struct History(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     state: Mutex<State>,
+}
+
+/// A call that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    /// What no answer to it can be behind.
+    floor: Floor,
+    at: Instant,
 }
 
 /// `cluster`, as far as it matters here.
@@ -116,7 +126,11 @@ impl History {
         let mut saved = Instant::now();
         loop {
             tokio::time::sleep(LOOK).await;
-            if self.state().known.back.is_some() {
+            let unsure = {
+                let state = self.state();
+                state.known.back.is_some() || (state.working.is_some() && state.sure.is_none())
+            };
+            if unsure {
                 let _ = self.look(store.as_ref()).await;
             } else if saved.elapsed() >= SAVED {
                 self.save();
@@ -132,24 +146,27 @@ impl History {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before a call: what no answer to it can be behind. Where it is not sure that it is the same store still,
-    /// that is seen to before a write, and before anything at all is asked for the first time.
-    async fn before(&self, store: &dyn Store, writes: bool) -> Result<Floor, Error> {
+    /// Before a call. Where it is not sure that it is the same store still, that is seen to before a write, and before anything
+    /// at all is asked for the first time.
+    async fn before(&self, store: &dyn Store, writes: bool) -> Result<Asked, Error> {
         let look = {
             let state = self.state();
             if state.working.is_some() {
                 state.refused()?;
             }
-            state.working.is_none() || (writes && state.sure.is_none_or(|sure| sure.elapsed() > MOMENT))
+            state.working.is_none() || (writes && !state.sure_at(Instant::now()))
         };
         if look {
             self.look(store).await?;
         }
-        Ok(self.state().known.floor())
+        let state = self.state();
+        // It may have seen a new generation, for which this call was not meant.
+        state.refused()?;
+        Ok(Asked { floor: state.known.floor(), at: Instant::now() })
     }
 
     /// After it.
-    fn after(&self, floor: Floor, seen: Revision) -> Result<(), Error> {
+    fn after(&self, Asked { floor, at }: Asked, seen: Revision) -> Result<(), Error> {
         let mut state = self.state();
         if state.known.generation == floor.generation {
             if seen < floor.revision {
@@ -157,7 +174,9 @@ impl History {
             }
             state.refused()?;
             state.known.revision = seen.max(state.known.revision);
-            state.sure = Some(Instant::now());
+            if state.sure_at(at) {
+                state.sure = state.sure.max(Some(at));
+            }
             return Ok(());
         }
         // Another one saw a new generation meanwhile: of which of the two this answer is, it does not tell.
@@ -195,6 +214,7 @@ impl History {
     async fn look(&self, store: &dyn Store) -> Result<(), Error> {
         // What others hear while this answer is on its way does not make it an old one.
         let before = self.state().known.clone();
+        let at = Instant::now();
         let floor = before.floor();
         let lookup = store.get(&key::cluster()).await?;
         let cluster: Option<Cluster> = lookup.entry.as_ref().map(crate::store::decode).transpose()?;
@@ -227,7 +247,7 @@ impl History {
             None if before.cluster.is_empty() => {}
             None => return self.went_back(state, lookup.revision),
         }
-        state.sure = Some(Instant::now());
+        state.sure = Some(at);
         let new = (&state.known.cluster, state.known.generation) != (&state.saved.cluster, state.saved.generation);
         drop(state);
         if new {
@@ -271,6 +291,11 @@ impl State {
         Err(Error::Unavailable { message })
     }
 
+    /// Whether what is asked `at` this time is asked of the same store as before.
+    fn sure_at(&self, at: Instant) -> bool {
+        self.sure.is_some_and(|sure| at.saturating_duration_since(sure) <= MOMENT)
+    }
+
     fn is_new_generation(&self) -> bool {
         self.working.is_some_and(|working| working < self.known.generation)
     }
@@ -289,9 +314,9 @@ impl Guarded {
         call: impl Future<Output = Result<T, Error>>,
         revision: fn(&T) -> Revision,
     ) -> Result<T, Error> {
-        let floor = self.history.before(self.store.as_ref(), writes).await?;
+        let asked = self.history.before(self.store.as_ref(), writes).await?;
         let answer = call.await.map_err(|error| self.history.failed(error))?;
-        self.history.after(floor, revision(&answer))?;
+        self.history.after(asked, revision(&answer))?;
         Ok(answer)
     }
 
@@ -323,10 +348,11 @@ impl Store for Guarded {
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
         let watch = self.unseen(false, self.store.watch(prefix, from)).await?;
         let (history, generation) = (self.history.clone(), self.history.state().known.generation);
-        let heard = watch.inspect(move |message| {
-            if let Ok(WatchEvent::Changed { revision, .. } | WatchEvent::Progress { revision }) = message {
+        let heard = watch.map(move |message| {
+            if let Ok(WatchEvent::Changed { revision, .. } | WatchEvent::Progress { revision }) = &message {
                 history.heard(generation, *revision);
             }
+            message.map_err(|error| history.failed(error))
         });
         Ok(heard.boxed())
     }

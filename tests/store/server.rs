@@ -42,6 +42,17 @@ impl Server {
     }
 
     async fn spawn(size: usize, scheme: &str, tls: Option<EtcdTls>, more: &[&str]) -> Self {
+        // Between the choice of a port and etcd's listening on it another may have taken it: then that etcd ends at once.
+        for _ in 0..5 {
+            let mut server = Self::try_spawn(size, scheme, tls.clone(), more);
+            if server.comes().await {
+                return server;
+            }
+        }
+        panic!("no etcd starts here");
+    }
+
+    fn try_spawn(size: usize, scheme: &str, tls: Option<EtcdTls>, more: &[&str]) -> Self {
         let url = || free_url().replace("http", scheme);
         let urls: Vec<(String, String)> = (0..size).map(|_| (url(), free_url())).collect();
         let initial: Vec<String> = urls.iter().enumerate().map(|(i, (_, peer))| format!("m{i}={peer}")).collect();
@@ -71,9 +82,22 @@ impl Server {
             let process = spawn(&arguments);
             Member { arguments, url, process, _directory: directory }
         });
-        let server = Self { members: members.collect(), tls };
-        server.ready().await;
-        server
+        Self { members: members.collect(), tls }
+    }
+
+    /// Whether every member came to answer; not where one ended.
+    async fn comes(&mut self) -> bool {
+        let urls = self.urls();
+        let members = &mut self.members;
+        let ended = async {
+            while !members.iter_mut().any(|member| matches!(member.process.try_wait(), Ok(Some(_)))) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            () = ended => false,
+            () = ready(&urls, self.tls.as_ref()) => true,
+        }
     }
 
     pub fn urls(&self) -> Vec<String> {
@@ -134,16 +158,7 @@ impl Server {
 
     /// Waits until every member answers.
     pub async fn ready(&self) {
-        for member in &self.members {
-            let options = EtcdOptions {
-                endpoints: vec![member.url.clone()],
-                tls: self.tls.clone(),
-                timeout: Duration::from_secs(1),
-                ..EtcdOptions::default()
-            };
-            let store = EtcdStore::connect(options, &environment()).unwrap();
-            until("etcd", async || store.get("ready").await.is_ok()).await;
-        }
+        ready(&self.urls(), self.tls.as_ref()).await;
     }
 
     fn pid(&self, member: usize) -> Pid {
@@ -157,6 +172,19 @@ impl Drop for Server {
             let _ = member.process.kill();
             let _ = member.process.wait();
         }
+    }
+}
+
+async fn ready(urls: &[String], tls: Option<&EtcdTls>) {
+    for url in urls {
+        let options = EtcdOptions {
+            endpoints: vec![url.clone()],
+            tls: tls.cloned(),
+            timeout: Duration::from_secs(1),
+            ..EtcdOptions::default()
+        };
+        let store = EtcdStore::connect(options, &environment()).unwrap();
+        until("etcd", async || store.get("ready").await.is_ok()).await;
     }
 }
 

@@ -116,7 +116,7 @@ async fn two_looks_at_a_new_generation_agree() {
     history.look(&late).await.unwrap();
     assert_eq!(history.state().known.back, None);
     // So does an answer to what was asked before.
-    let before = Floor { generation: 1, revision: Revision(100) };
+    let before = Asked { floor: Floor { generation: 1, revision: Revision(100) }, at: Instant::now() };
     history.after(before, Revision(3)).unwrap();
     history.after(before, Revision(1000)).unwrap();
     put(history.guard(present).as_ref(), "last").await;
@@ -134,4 +134,23 @@ async fn what_a_watch_tells_counts() {
     watch.next().await.unwrap().unwrap();
     let told = plain.get("w/a").await.unwrap().revision;
     assert_eq!(history.state().known.revision, told);
+}
+
+/// A store that was restored while this host was cut off has come further than it was: what is read of it first tells nothing.
+#[tokio::test]
+async fn a_read_after_an_outage_does_not_spare_the_look() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain: Arc<dyn Store> = Arc::new(Embedded::in_memory(&Environment::system().unwrap()).unwrap());
+    put(plain.as_ref(), &key::cluster()).await;
+    let history = History::open(directory.path()).unwrap();
+    let guarded = history.guard(plain.clone());
+    put(guarded.as_ref(), "before").await;
+
+    history.state().sure = None;
+    put_generation(plain.as_ref(), &key::cluster(), 2).await;
+    guarded.get("before").await.unwrap();
+    assert_eq!(history.state().sure, None);
+    let late = Transaction::new().then(Operation::delete("before"));
+    assert!(guarded.commit(late).await.is_err());
+    assert!(plain.get("before").await.unwrap().entry.is_some(), "it was done all the same");
 }
