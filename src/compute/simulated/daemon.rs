@@ -160,11 +160,21 @@ impl Simulated {
     }
 
     /// It is there again: it comes to, or was started anew.
+    ///
+    /// Where no slice can be closed, nothing keeps out what it was asked to start before it came to, and an instance that was
+    /// moved meanwhile shows beside itself until it is killed. That is known (docs/reliability.md); so that it does not hide
+    /// what is not, such a start is given up.
     pub fn answer(&self) {
-        if *self.condition.borrow() == Condition::Away {
-            let mut state = self.state();
-            state.since = state.environment.clock.now().0;
+        let condition = self.condition();
+        let mut state = self.state();
+        match condition {
+            Condition::Away => state.since = state.environment.clock.now().0,
+            Condition::Hung if !self.gait.slices => {
+                state.containers.values_mut().for_each(|one| one.starting = false);
+            }
+            Condition::Hung | Condition::Answers => {}
         }
+        drop(state);
         self.condition.send_replace(Condition::Answers);
     }
 
@@ -226,9 +236,13 @@ impl Simulated {
             let now = state.environment.clock.now().0;
             let State { containers, sealed, .. } = &mut *state;
             let Some(container) = containers.get_mut(external_id) else { return Err(absent("start the container")) };
-            container.starting = false;
+            let asked = std::mem::take(&mut container.starting);
             if container.running {
                 return Ok(());
+            }
+            if !asked {
+                let message = "the start was given up".to_owned();
+                return Err(Error::Refused { action: "start the container", status: Some(500), message });
             }
             if self.gait.slices && sealed.contains(&container.what.instance) {
                 let message = "cannot make a cgroup: its slice is closed".to_owned();
