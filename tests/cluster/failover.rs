@@ -278,3 +278,23 @@ async fn a_host_removed_by_force_leaves_nothing_behind() {
     assert!(world.hosts.get("h2", Duration::from_secs(1)).await.is_none());
     assert!(world.store.get("nothing").await.unwrap().revision > Revision(0));
 }
+
+/// Its agent was away itself when the host went, and so were the others: who comes first looks after it.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_was_lost_while_nobody_was_there_is_looked_after_by_who_comes() {
+    let world = World::new(3, Arc::new(NoPeers)).await;
+    world.instance(1, 2, moves()).await;
+    world.passes(Duration::from_secs(60)).await;
+    let own = key::alive("h1");
+    let alive = world.store.get(&own).await.unwrap().entry.unwrap();
+    for host in [1, 3, 2] {
+        world.lose(host).await;
+        world.passes(Duration::from_secs(70)).await;
+    }
+    assert_eq!(world.host_of(1).await.as_deref(), Some("h2"));
+    let back = Transaction::new().then(Operation::delete(key::lost("h1"))).then(Operation::put(own, alive.value));
+    world.store.commit(back).await.unwrap();
+    let since = world.environment.clock.boottime();
+    let took = world.moved(1, 2, since).await;
+    assert!(took >= F && took < F + Duration::from_secs(8), "{took:?}");
+}

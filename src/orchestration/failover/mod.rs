@@ -124,7 +124,7 @@ impl Controller {
                 self.gone.insert(name.to_owned(), host);
             }
         }
-        self.look_after(alive);
+        self.look_after(alive, true);
         Ok(())
     }
 
@@ -145,21 +145,22 @@ impl Controller {
                 None => drop(self.gone.remove(&name)),
             }
         }
-        if went {
-            self.look_after(alive);
-        }
+        // Who came may be one of the two for a host that went long before, this one itself above all.
+        self.look_after(alive, went);
         Ok(())
     }
 
-    /// Begins to look after those gone that are ours, and ends it for those that are not any more.
-    fn look_after(&mut self, alive: &Mirror<Alive>) {
+    /// Begins to look after those gone that are ours. What is not ours any more ends where others went, who may be those that
+    /// had waited for it; not because one came, who has yet to wait from the beginning.
+    fn look_after(&mut self, alive: &Mirror<Alive>, went: bool) {
         let living: Vec<String> = alive.view().keys().cloned().collect();
         self.takeovers.retain(|name, _| self.gone.contains_key(name));
         for (name, host) in &self.gone {
             let shard = key::shard("host", host.id);
             let place = rank(&self.settings.host, shard, living.iter().map(String::as_str)).filter(|rank| *rank < 2);
             match place {
-                None => drop(self.takeovers.remove(name)),
+                None if went => drop(self.takeovers.remove(name)),
+                None => {}
                 Some(_) if self.takeovers.contains_key(name) => {}
                 Some(rank) => {
                     let address = self.addresses.get(name).cloned();
