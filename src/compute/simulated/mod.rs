@@ -1,8 +1,9 @@
 //! Containers that are only said to run: a driver with nothing behind it, for hosts that are simulated.
 //!
 //! It behaves as Docker does towards who drives it: it takes its time, hangs in the middle of a start and goes on with it
-//! later whoever has given up, goes away and takes its containers along, and has no say over what is killed through its
-//! cgroup ([`Killer`]). Whoever wants to know what runs at any moment looks on as a [`Witness`].
+//! later whoever has given up (with slices only, see [`Simulated::answer`]), goes away and takes its containers along, and has
+//! no say over what is killed through its cgroup ([`Killer`]). Whoever wants to know what runs at any moment looks on as a
+//! [`Witness`].
 //!
 //! One [`Simulated`] is one host's daemon, with its disk: what was made outlives the daemon and the power, what runs does not
 //! outlive the power.
