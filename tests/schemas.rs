@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 /// Fields of ours that the original does not have.
 const ADDED: &[(&str, &[&str])] = &[
+    ("account", &["quotaAddresses", "quotaInstances", "quotaMemoryMb"]),
     ("host", &["agentAddress", "capabilities", "hostname", "labels", "memoryMb", "versions"]),
     ("publish", &["taken"]),
     ("container", &["memoryLimitMb"]),
@@ -42,7 +43,6 @@ fn is_added(declared: &Type, field: &str) -> bool {
 
 /// Types whose rows nobody makes or changes over the API, though the original let them be; docs/api.md says why of each.
 const READ_ONLY: &[&str] = &[
-    "agent",
     "credentialInstanceMap",
     "dhcpService",
     "dnsService",
@@ -151,7 +151,7 @@ fn methods(declared: &Type, ours: &Value, theirs: &Value) -> Vec<String> {
     }
     let read_only = READ_ONLY.contains(&declared.name);
     // Hosts join by themselves; images are found by their names; who is subscribed to is no resource.
-    let told = [("host", "collectionMethods"), ("image", "resourceMethods")];
+    let told = [("host", "collectionMethods"), ("image", "resourceMethods"), ("agent", "resourceMethods")];
     let mut faults = Vec::new();
     for kind in ["collectionMethods", "resourceMethods"] {
         let same = ours[kind] == theirs[kind];

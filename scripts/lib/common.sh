@@ -87,7 +87,7 @@ install_clients() {
 install_kernel() {
     # shellcheck disable=SC2046
     install_packages $(missing qemu-system-x86_64 qemu-system-x86 /usr/bin/busybox busybox-static modprobe kmod strip binutils \
-        ip iproute2 python3 python3)
+        ip iproute2 nft nftables etcd etcd-server python3 python3)
 }
 
 # The agent, for the lab.

@@ -2,14 +2,15 @@
 //!
 //! `GET /agent/v1/lease` is the question of [`crate::membership::peers`]. It is answered with the store away too, when it matters most.
 //! `GET /agent/v1/mesh` is how its host reaches the others ([`super::mesh`]).
+//! `GET /agent/v1/streams/…` opens a stream with what runs here ([`super::streams`]).
 
-use super::Context;
+use super::{Context, streams};
 use crate::membership::peers::Answer;
 use crate::membership::record::Host;
 use crate::membership::trust::{LEASE, MESH};
 use crate::store::{decode, key};
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -38,6 +39,7 @@ pub fn router(context: Arc<Context>) -> Router {
     Router::new()
         .route(LEASE, get(lease))
         .route(MESH, get(mesh))
+        .route(&format!("{}/{{kind}}/{{id}}/{{uuid}}", streams::PATH), get(stream))
         .layer(from_fn_with_state(context.clone(), known))
         .fallback(async || (StatusCode::NOT_FOUND, "this agent knows no such question; it may be of another version"))
         .with_state(context)
@@ -55,6 +57,18 @@ async fn mesh(State(context): State<Arc<Context>>) -> Response {
     match context.mesh.get() {
         Some(mesh) => json(&mesh.report()),
         None => (StatusCode::NOT_FOUND, "this host has no managed network").into_response(),
+    }
+}
+
+async fn stream(
+    State(context): State<Arc<Context>>,
+    Path((kind, id, uuid)): Path<(String, String, String)>,
+    request: Request,
+) -> Response {
+    let (parts, _) = request.into_parts();
+    match streams::answer_agent(&context, &parts, [&kind, &id, &uuid]).await {
+        Ok(response) => response,
+        Err(error) => error.response(&context.environment.uuid().to_string()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who asks: an account, by API key, or root by the Unix socket.
+//! Who asks: an account, by API key (a browser by a [`super::session`] that a key began), or root by the Unix socket.
 //!
 //! A key's secret is kept as an Argon2 hash and checked at most once a minute: what was right is remembered under a
 //! keyed digest (the key is random and lives with the process), and forgotten as soon as the credential or its account
@@ -31,6 +31,7 @@ pub const ADMIN: u64 = 1;
 /// The field that holds a secret's hash. No type declares it, so that it is never shown.
 pub const SECRET_HASH: &str = "secretHash";
 
+const UNKNOWN: &str = "this API key is not known, is not active, or its secret is another; check both parts";
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// So many are remembered; past it, the oldest go.
 const MOST_REMEMBERED: usize = 10_000;
@@ -71,7 +72,11 @@ impl Principal {
     }
 
     pub fn writer(&self) -> Writer {
-        if self.role == Role::Admin { Writer::Admin } else { Writer::Other }
+        match self.role {
+            Role::Admin => Writer::Admin,
+            Role::ReadAdmin => Writer::Reader,
+            Role::User => Writer::Other,
+        }
     }
 
     /// Whether it may change anything at all.
@@ -111,13 +116,24 @@ pub struct Authenticator {
     turns: Arc<Semaphore>,
 }
 
+/// What a key was found to open.
+pub struct Opened {
+    pub principal: Principal,
+    pub credential: u64,
+    /// Of its secret.
+    pub hash: String,
+    rests_on: RestsOn,
+}
+
+/// Base type, number and revision of what a sign-in rests on.
+type RestsOn = [(&'static str, u64, Revision); 2];
+
 #[derive(Clone, Debug)]
 struct Verified {
     digest: [u8; 32],
     principal: Principal,
     until: Instant,
-    /// Base type, number and revision of what it rests on.
-    rests_on: [(&'static str, u64, Revision); 2],
+    rests_on: RestsOn,
 }
 
 impl Authenticator {
@@ -149,31 +165,49 @@ impl Authenticator {
         if let Some(principal) = self.remembered(&public, &digest) {
             return Ok(principal);
         }
-        let slot = (public, from);
+        let opened = self.open(&public, secret, from).await?;
+        let principal = opened.principal.clone();
+        self.remember(public, digest, opened);
+        Ok(principal)
+    }
+
+    /// What a key opens, found out anew, and slowed down for who guesses.
+    ///
+    /// # Errors
+    /// 401 where it opens nothing, 503 where that cannot be found out.
+    pub async fn open(&self, public: &str, secret: Vec<u8>, from: Option<IpAddr>) -> Result<Opened, ApiError> {
+        if !secret::fit_for_public(public) {
+            return Err(refused(UNKNOWN));
+        }
+        let slot = (public.to_owned(), from);
         if !self.failures.take_turn(&slot).await {
             return Err(refused("too many failed sign-ins with this key from this address; wait half a minute"));
         }
-        match self.verify(&slot.0, secret).await? {
-            Some((principal, rests_on)) => {
+        match self.verify(public, secret).await? {
+            Some(opened) => {
                 self.failures.succeeded(&slot);
-                // By these a change is noticed before the minute is over.
-                self.cache.keep("credential");
-                self.cache.keep("account");
-                let until = Instant::now() + REMEMBERED;
-                let mut verified = lock(&self.verified);
-                if verified.len() >= MOST_REMEMBERED {
-                    verified.retain(|_, entry| entry.until > Instant::now());
-                }
-                verified.insert(slot.0, Verified { digest, principal: principal.clone(), until, rests_on });
-                Ok(principal)
+                Ok(opened)
             }
             None => {
                 if let Some(failures) = self.failures.failed(slot) {
                     tracing::warn!(failures, "sign-ins with an API key fail");
                 }
-                Err(refused("this API key is not known, is not active, or its secret is another; check both parts"))
+                Err(refused(UNKNOWN))
             }
         }
+    }
+
+    fn remember(&self, public: String, digest: [u8; 32], opened: Opened) {
+        // By these a change is noticed before the minute is over.
+        self.cache.keep("credential");
+        self.cache.keep("account");
+        let until = Instant::now() + REMEMBERED;
+        let mut verified = lock(&self.verified);
+        if verified.len() >= MOST_REMEMBERED {
+            verified.retain(|_, entry| entry.until > Instant::now());
+        }
+        let Opened { principal, rests_on, .. } = opened;
+        verified.insert(public, Verified { digest, principal, until, rests_on });
     }
 
     fn remembered(&self, public: &str, digest: &[u8; 32]) -> Option<Principal> {
@@ -190,27 +224,47 @@ impl Authenticator {
         bool::from(entry.digest.ct_eq(digest)).then_some(entry.principal)
     }
 
-    async fn verify(
-        &self,
-        public: &str,
-        secret: Vec<u8>,
-    ) -> Result<Option<(Principal, [(&'static str, u64, Revision); 2])>, ApiError> {
+    async fn verify(&self, public: &str, secret: Vec<u8>) -> Result<Option<Opened>, ApiError> {
         let Some((credential, credential_revision)) = self.credential(public).await? else { return Ok(None) };
-        let hash: Option<String> = credential.get(SECRET_HASH);
-        let (Some(hash), Some(account)) = (hash, credential.account_id) else { return Ok(None) };
-        if credential.state != State::Active || credential.get::<String>("publicValue").as_deref() != Some(public) {
+        let Some(hash) = credential.get::<String>(SECRET_HASH) else { return Ok(None) };
+        if credential.get::<String>("publicValue").as_deref() != Some(public)
+            || !self.matches(secret, hash.clone()).await?
+        {
             return Ok(None);
         }
-        if !self.matches(secret, hash).await? {
+        let Some((principal, account_revision)) = self.account_of(&credential).await? else { return Ok(None) };
+        let rests_on =
+            [("credential", credential.id, credential_revision), ("account", principal.account, account_revision)];
+        Ok(Some(Opened { principal, credential: credential.id, hash, rests_on }))
+    }
+
+    /// Whom a key opens for that was right before: as long as its secret's hash is still what `same` knows.
+    ///
+    /// # Errors
+    /// 503 where that cannot be found out.
+    pub async fn still_opens(
+        &self,
+        credential: u64,
+        same: impl FnOnce(&str) -> bool,
+    ) -> Result<Option<Principal>, ApiError> {
+        // What is followed can still be told when the store is away.
+        self.cache.keep("credential");
+        self.cache.keep("account");
+        let Some((credential, _)) = self.row("credential", credential).await? else { return Ok(None) };
+        if !credential.get::<String>(SECRET_HASH).is_some_and(|hash| same(&hash)) {
             return Ok(None);
         }
-        let Some((account, account_revision)) = self.row("account", account).await? else { return Ok(None) };
-        if account.state != State::Active {
+        Ok(self.account_of(&credential).await?.map(|(principal, _)| principal))
+    }
+
+    /// The account that a key opens, while both are active.
+    async fn account_of(&self, credential: &Resource) -> Result<Option<(Principal, Revision)>, ApiError> {
+        let Some(account) = credential.account_id.filter(|_| credential.state == State::Active) else {
             return Ok(None);
-        }
+        };
+        let Some((account, revision)) = self.row("account", account).await? else { return Ok(None) };
         let principal = Principal { account: account.id, role: Role::of(&account.kind) };
-        let rests_on = [("credential", credential.id, credential_revision), ("account", account.id, account_revision)];
-        Ok(Some((principal, rests_on)))
+        Ok((account.state == State::Active).then_some((principal, revision)))
     }
 
     async fn matches(&self, secret: Vec<u8>, hash: String) -> Result<bool, ApiError> {
@@ -261,7 +315,7 @@ pub fn is_basic(header: &str) -> bool {
     basic(header).is_some()
 }
 
-fn refused(message: &str) -> ApiError {
+pub fn refused(message: &str) -> ApiError {
     ApiError::new(StatusCode::UNAUTHORIZED, message)
 }
 

@@ -1,21 +1,18 @@
 //! What this agent knows of the cluster's resources, for reads.
 //!
-//! The first list of a type starts a mirror of it, which is dropped after ten idle minutes. One resource by its id is
-//! read through the store; where that does not answer, the mirror says what it last knew. A read waits until the mirror
-//! has what this node itself wrote last. What is not fresh is marked so. Nothing is decided here: decisions compare
-//! revisions in the store.
+//! The first list of a type starts a mirror of it, which is dropped after ten idle minutes; so do many reads of single ones.
+//! One resource by its id comes from the mirror where one runs, else through the store. What is to be changed is always read
+//! through the store; where that does not answer, the mirror says what it last knew. A read waits until the mirror has what this
+//! node itself wrote last. What is not fresh is marked so. Nothing is decided here: decisions compare revisions in the store.
 
+use super::ordered::{Cut, Ordered};
+use super::source::Source;
 use crate::environment::Environment;
-use crate::membership::lost::Lost;
-use crate::membership::record::{Alive, Host};
 use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
 use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{self, Revision, Store, decode, key};
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -26,6 +23,9 @@ const IDLE: Duration = Duration::from_secs(600);
 const FIRST_LIST: Duration = Duration::from_secs(5);
 /// To see this node's own last write.
 const OWN_WRITE: Duration = Duration::from_secs(2);
+/// As many reads of single ones in [`BUSY`] are worth a mirror.
+const OFTEN: u32 = 50;
+const BUSY: Duration = Duration::from_secs(10);
 /// Listing again after a hiccup is not worth a word.
 const HARDLY_STALE: Duration = Duration::from_secs(1);
 
@@ -69,6 +69,8 @@ pub struct Cache {
 #[derive(Debug, Default)]
 struct Shared {
     mirrors: Mutex<HashMap<&'static str, Kept>>,
+    /// Reads of single ones of each base type, since when.
+    asked: Mutex<HashMap<&'static str, (Instant, u32)>>,
     /// This node's last write to each base type.
     written: Mutex<HashMap<&'static str, Revision>>,
 }
@@ -77,16 +79,6 @@ struct Shared {
 struct Kept {
     source: Source,
     used: Instant,
-}
-
-/// Where the rows of a base type come from.
-#[derive(Clone, Debug)]
-enum Source {
-    Resources(Mirror<Resource>),
-    /// A host's own record, and whether it lives.
-    Hosts(Mirror<Host>, Mirror<Alive>, Mirror<Lost>),
-    /// Parts of others.
-    Parts(Vec<Source>, Derived),
 }
 
 /// What the rows of that type are parts of.
@@ -122,6 +114,16 @@ impl Cache {
     pub async fn select(
         &self,
         base: &'static str,
+        keep: impl FnMut(&Resource) -> bool + Send,
+    ) -> Result<Known<Vec<Arc<Resource>>>, store::Error> {
+        self.part(base, None, keep).await
+    }
+
+    /// The same of a part of the list; of types that are made of others, all of it.
+    pub async fn part(
+        &self,
+        base: &'static str,
+        cut: Option<Cut>,
         mut keep: impl FnMut(&Resource) -> bool + Send,
     ) -> Result<Known<Vec<Arc<Resource>>>, store::Error> {
         let source = self.source(base);
@@ -129,8 +131,71 @@ impl Cache {
             return Err(store::Error::Unavailable { message: format!("{base}: nothing is known yet") });
         }
         self.own_write(base, &source).await;
-        let value = source.rows(&mut keep);
+        let value = match (&source, cut) {
+            (Source::Resources(mirror, ordered), Some(cut)) => {
+                let mut ordered = lock(ordered);
+                ordered.refresh(mirror);
+                ordered.cut(cut, &mut keep)
+            }
+            _ => source.rows(&mut keep),
+        };
         Ok(Known { value, stale: self.stale(&source.freshness()) })
+    }
+
+    /// The rows that `keep` lets through, none of them older than this call; one that is gone since a moment may be among them.
+    pub async fn latest(
+        &self,
+        base: &'static str,
+        mut keep: impl FnMut(&Resource) -> bool + Send,
+    ) -> Result<Vec<Arc<Resource>>, store::Error> {
+        let source = self.source(base);
+        if !source.listed(FIRST_LIST).await {
+            return Err(store::Error::Unavailable { message: format!("{base}: nothing is known yet") });
+        }
+        // Before the rows: what is written in between is read twice, and not left out.
+        let known = source.freshness().revision;
+        let rows = source.rows(&mut keep).into_iter().map(|row| (row.id, row));
+        let mut rows: HashMap<u64, Arc<Resource>> = rows.collect();
+        for entry in self.store.changed_since(&key::resources(base), known).await?.written {
+            let row: Resource = decode(&entry)?;
+            rows.remove(&row.id);
+            if keep(&row) {
+                rows.insert(row.id, Arc::new(row));
+            }
+        }
+        Ok(rows.into_values().collect())
+    }
+
+    /// One row to be shown: from memory where it is there and hears, with what this node wrote last.
+    pub async fn recall(&self, base: &'static str, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
+        let known = self.running(base).filter(|source| {
+            let freshness = source.freshness();
+            freshness.listed && freshness.stale_since.is_none()
+        });
+        let Some(source) = known else {
+            if self.is_busy(base) {
+                self.keep(base);
+            }
+            return self.get(base, id).await;
+        };
+        self.own_write(base, &source).await;
+        match source.row(id) {
+            Some(row) => Ok(Known { value: Some(row), stale: None }),
+            // Made at another host a moment ago, or not there: only the store can tell.
+            None => self.get(base, id).await,
+        }
+    }
+
+    /// Counts a read; whether there were many of late.
+    fn is_busy(&self, base: &'static str) -> bool {
+        let now = Instant::now();
+        let mut asked = lock(&self.shared.asked);
+        let (since, times) = asked.entry(base).or_insert((now, 0));
+        if now.duration_since(*since) > BUSY {
+            (*since, *times) = (now, 0);
+        }
+        *times += 1;
+        *times >= OFTEN
     }
 
     /// One row, as the store has it now, or as it was last known.
@@ -175,7 +240,7 @@ impl Cache {
     /// The last change to a row that the mirror knows: `None` where no mirror runs, or it is not certain.
     pub fn glance(&self, base: &'static str, id: u64) -> Option<Glance> {
         match self.running(base)? {
-            Source::Resources(mirror) if mirror.freshness().listed && mirror.freshness().stale_since.is_none() => {
+            Source::Resources(mirror, _) if mirror.freshness().listed && mirror.freshness().stale_since.is_none() => {
                 let upto = mirror.freshness().revision;
                 Some(match mirror.get(&id.to_string()) {
                     Some(item) => Glance::At(item.mod_revision),
@@ -250,7 +315,9 @@ impl Cache {
                     Mirror::start(store.clone(), environment, key::all_lost()),
                 )
             } else {
-                Source::Resources(Mirror::start(store.clone(), environment, key::resources(base)))
+                let mirror = Mirror::start(store.clone(), environment, key::resources(base));
+                let ordered = Ordered::of(&mirror);
+                Source::Resources(mirror, Arc::new(Mutex::new(ordered)))
             };
             Kept { source, used: Instant::now() }
         });
@@ -343,123 +410,4 @@ impl HostChanges {
         let rows = self.source.rows(&mut |_| true).into_iter();
         rows.filter_map(|row| Some((row.name.clone()?, row))).collect()
     }
-}
-
-impl Source {
-    fn changes(&self) -> Vec<Changes> {
-        match self {
-            Self::Resources(mirror) => vec![mirror.changes()],
-            Self::Hosts(hosts, alive, lost) => vec![hosts.changes(), alive.changes(), lost.changes()],
-            Self::Parts(of, _) => of.iter().flat_map(Source::changes).collect(),
-        }
-    }
-
-    fn listed(&self, limit: Duration) -> BoxFuture<'_, bool> {
-        let listed = async move {
-            match self {
-                Self::Resources(mirror) => mirror.listed(limit).await,
-                Self::Hosts(hosts, alive, lost) => {
-                    hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
-                }
-                Self::Parts(of, _) => {
-                    let all = futures::future::join_all(of.iter().map(|whole| whole.listed(limit)));
-                    all.await.into_iter().all(|listed| listed)
-                }
-            }
-        };
-        listed.boxed()
-    }
-
-    async fn reached(&self, revision: Revision, limit: Duration) -> bool {
-        match self {
-            Self::Resources(mirror) => mirror.reached(revision, limit).await,
-            Self::Hosts(hosts, ..) => hosts.reached(revision, limit).await,
-            // Each of its wholes waits for its own writes.
-            Self::Parts(..) => true,
-        }
-    }
-
-    fn freshness(&self) -> Freshness {
-        match self {
-            Self::Resources(mirror) => mirror.freshness(),
-            Self::Parts(of, _) => worst(of.iter().map(Self::freshness)),
-            Self::Hosts(hosts, alive, _) => worst([hosts.freshness(), alive.freshness()].into_iter()),
-        }
-    }
-
-    fn rows(&self, keep: &mut dyn FnMut(&Resource) -> bool) -> Vec<Arc<Resource>> {
-        match self {
-            Self::Resources(mirror) => {
-                mirror.view().values().map(|item| &item.value).filter(|row| keep(row)).cloned().collect()
-            }
-            Self::Hosts(hosts, alive, lost) => {
-                let (alive, lost) = (alive.view(), lost.view());
-                let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
-                hosts
-                    .view()
-                    .values()
-                    .map(|item| {
-                        let (host, alive) = (&item.value, living(&item.value));
-                        let mut row = host.resource(alive.map(|item| item.value.as_ref()));
-                        if let (None, Some(lost)) = (alive, lost.get(&host.name)) {
-                            lost.value.show(&mut row);
-                        }
-                        row
-                    })
-                    .filter(|row| keep(row))
-                    .map(Arc::new)
-                    .collect()
-            }
-            Self::Parts(of, derived) => {
-                // Wholes may have a part in common.
-                let mut known = BTreeSet::new();
-                let wholes = derived
-                    .from
-                    .iter()
-                    .zip(of)
-                    .flat_map(|(base, of)| of.rows(&mut |_| true).into_iter().map(move |whole| (*base, whole)));
-                let parts = wholes.flat_map(|(base, whole)| (derived.rows)(base, &whole));
-                parts.filter(|part| known.insert(part.id) && keep(part)).map(Arc::new).collect()
-            }
-        }
-    }
-
-    fn row(&self, id: u64) -> Option<Tagged> {
-        match self {
-            Self::Resources(mirror) => {
-                let item = mirror.get(&id.to_string())?;
-                Some(Tagged { row: item.value, tag: Tag::of(item.mod_revision) })
-            }
-            Self::Hosts(hosts, alive, lost) => {
-                let row = self.rows(&mut |host| host.id == id).pop()?;
-                let name = row.name.as_deref()?;
-                let revision = hosts.get(name)?.mod_revision;
-                let alive = alive.get(name).map_or(Revision(0), |item| item.mod_revision);
-                let lost = lost.get(name).map_or(Revision(0), |item| item.mod_revision);
-                let tag = Tag { text: format!("\"{revision}-{alive}-{lost}\""), revision };
-                Some(Tagged { row, tag })
-            }
-            Self::Parts(..) => {
-                let row = self.rows(&mut |part| part.id == id).pop()?;
-                let mut hasher = DefaultHasher::new();
-                serde_json::to_string(&*row).ok()?.hash(&mut hasher);
-                // Nobody changes a part, so that nobody names the revision that it is to have.
-                Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision: Revision(0) } })
-            }
-        }
-    }
-}
-
-/// As good as the worst of several.
-fn worst(all: impl Iterator<Item = Freshness>) -> Freshness {
-    let join = |one: Freshness, other: Freshness| Freshness {
-        revision: one.revision.min(other.revision),
-        listed: one.listed && other.listed,
-        stale_since: match (one.stale_since, other.stale_since) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        },
-    };
-    let nothing = Freshness { revision: Revision(0), listed: true, stale_since: None };
-    all.reduce(join).unwrap_or(nothing)
 }

@@ -5,6 +5,7 @@
 //! | `GET`, `POST /cluster/tokens`, `DELETE /cluster/tokens/<id>` | join tokens |
 //! | `POST /cluster/join` | by TLS and a token: what a host needs to be one of the cluster |
 //! | `GET /cluster/authority`, `POST /cluster/authority` | the certificate authority; another one takes over |
+//! | `GET /cluster/secret`, `POST /cluster/secret` | which secrets the hosts have, by name; the one asked looks at its files anew |
 
 use super::Context;
 use super::authentication::Role;
@@ -13,8 +14,9 @@ use super::error::ApiError;
 use super::exchange::Answer;
 use super::listener::Peer;
 use super::request::Request;
-use crate::membership::record::Alive;
+use crate::membership::record::{Alive, Host};
 use crate::membership::trust::authority::{self, Authorities};
+use crate::membership::trust::keyring::{self, Said};
 use crate::membership::trust::token::{Claim, TokenError};
 use crate::membership::trust::{Trust, TrustError};
 use crate::resource::validation::InvalidCode;
@@ -59,6 +61,9 @@ pub struct Invited {
     pub cluster: String,
     /// The cluster secret's digits.
     pub secret: String,
+    /// The digits of the one that follows it, while it is being changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_secret: Option<String>,
     pub authority: Authorities,
     pub store: Invitation,
 }
@@ -66,6 +71,7 @@ pub struct Invited {
 impl Drop for Invited {
     fn drop(&mut self) {
         self.secret.zeroize();
+        self.next_secret.zeroize();
     }
 }
 
@@ -138,12 +144,14 @@ async fn joined(context: &Context, parts: &Parts, body: Body) -> Result<Answer, 
         }
     }
     let opened = trust.opened()?;
+    let (before, next) = opened.held.in_files();
     tracing::info!(%from, "a host was let into the cluster by a token");
     Answer::json(
         StatusCode::OK,
         &Invited {
             cluster: opened.cluster.clone(),
-            secret: opened.secret.text().to_string(),
+            secret: before.text().to_string(),
+            next_secret: next.map(|next| next.text().to_string()),
             authority: opened.authorities.clone(),
             store: context.invitation.clone(),
         },
@@ -172,9 +180,14 @@ pub async fn answer(context: &Context, request: &Request, body: &[u8]) -> Result
             shown(context, &opened.authorities)
         }
         (&Method::POST, ["authority"]) => change_authority(context, read(body)?).await,
-        (method, ["tokens" | "authority"]) => Err(ApiError::not_allowed(method, &["GET", "POST"])),
+        (&Method::GET, ["secret"]) => secrets(context).await,
+        (&Method::POST, ["secret"]) => {
+            context.trust()?.keys().look().map_err(TrustError::from)?;
+            secrets(context).await
+        }
+        (method, ["tokens" | "authority" | "secret"]) => Err(ApiError::not_allowed(method, &["GET", "POST"])),
         (method, ["tokens", _]) => Err(ApiError::not_allowed(method, &["DELETE"])),
-        _ => Err(ApiError::not_found("below /cluster there are tokens, join and authority")),
+        _ => Err(ApiError::not_found("below /cluster there are tokens, join, authority and secret")),
     }
 }
 
@@ -273,6 +286,22 @@ async fn change_authority(context: &Context, change: Change) -> Result<Answer, A
         _ => return Err(ApiError::invalid(InvalidCode::MissingRequired, "certificate and key belong together")),
     };
     shown(context, &record)
+}
+
+/// Which secrets the hosts have, as their records say; this host's own as it is.
+async fn secrets(context: &Context) -> Result<Answer, ApiError> {
+    let hosts = context.store.range(&key::hosts()).await?;
+    let hosts = hosts.entries.iter().filter_map(|entry| decode::<Host>(entry).ok());
+    let mut said: Said = hosts.filter_map(|host| Some((host.name, host.secrets?))).collect();
+    // What this host has is known before its record says so.
+    if let (Some(held), Some(local)) = (context.trust()?.keys().held(), &context.local) {
+        said.insert(local.host.clone(), held.names());
+    }
+    let rows: Vec<Value> = said
+        .iter()
+        .map(|(host, names)| json!({ "host": host, "used": names.used, "next": names.next, "before": names.before }))
+        .collect();
+    Answer::json(StatusCode::OK, &json!({ "hosts": rows, "message": keyring::progress(&said) }))
 }
 
 fn shown(context: &Context, record: &Authorities) -> Result<Answer, ApiError> {

@@ -5,6 +5,7 @@
 
 use super::error::ApiError;
 use super::filter::{Condition, Order, Place, conditions};
+use super::ordered::{Cut, From};
 use super::request::Request;
 use super::view::{Frame, Shown};
 use crate::environment::Timestamp;
@@ -99,7 +100,18 @@ impl Query {
         !gone && self.conditions.iter().all(|condition| condition.holds(row))
     }
 
-    /// One page of the rows that are in the list.
+    /// Which part of the list the page is of, where that is told by numbers alone.
+    pub fn cut(&self) -> Option<Cut> {
+        let from = match &self.marker {
+            None => From::Start,
+            Some(Marker::After(place)) => From::After(place.id),
+            Some(Marker::Before(place)) => From::Before(place.id),
+        };
+        let Order { field, descending } = self.order;
+        field.is_none().then_some(Cut { from, descending, limit: self.limit })
+    }
+
+    /// One page of the rows that are in the list, or in that part of it.
     pub fn page(&self, rows: Vec<Arc<Resource>>) -> Page {
         let mut rows: Vec<(Place, Arc<Resource>)> = rows.into_iter().map(|row| (self.order.place(&row), row)).collect();
         rows.sort_by(|(left, _), (right, _)| self.order.compare(left, right));

@@ -2,34 +2,27 @@
 //! our own page can read the cookie `CSRF` and say it again in a header.
 
 use super::error::ApiError;
-use super::request::text;
+use super::request::{by_browser, cookie, text};
+use super::session;
 use crate::environment::Environment;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use subtle::ConstantTimeEq;
 
 const COOKIE: &str = "CSRF";
 const HEADER: header::HeaderName = header::HeaderName::from_static("x-api-csrf");
 
-fn browser(headers: &HeaderMap) -> bool {
-    text(headers, header::USER_AGENT).is_some_and(|agent| agent.to_ascii_lowercase().contains("mozilla"))
-}
-
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'))
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find_map(|(name, value)| (name == COOKIE && !value.is_empty()).then_some(value))
-}
-
-/// Refuses a browser's write without the token.
-pub fn check(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
-    if matches!(*method, Method::GET | Method::HEAD) || !browser(headers) {
+/// Refuses a write without the token from a browser, and from whoever shows a session: a user agent can be anything.
+pub fn check(parts: &Parts) -> Result<(), ApiError> {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    if reads || !by_browser(&parts.headers) && session::token(parts).is_none() {
         return Ok(());
     }
-    match (cookie(headers), text(headers, HEADER)) {
+    demand(&parts.headers)
+}
+
+/// Refuses what comes without the token.
+pub fn demand(headers: &HeaderMap) -> Result<(), ApiError> {
+    match (cookie(headers, COOKIE), text(headers, HEADER)) {
         (Some(cookie), Some(header)) if bool::from(cookie.as_bytes().ct_eq(header.as_bytes())) => Ok(()),
         _ => Err(ApiError::with_code(
             StatusCode::FORBIDDEN,
@@ -41,7 +34,7 @@ pub fn check(method: &Method, headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// The cookie for a browser that has none yet.
 pub fn token(environment: &Environment, headers: &HeaderMap) -> Option<HeaderValue> {
-    if !browser(headers) || cookie(headers).is_some() {
+    if !by_browser(headers) || cookie(headers, COOKIE).is_some() {
         return None;
     }
     let mut bytes = [0; 16];
@@ -53,24 +46,32 @@ pub fn token(environment: &Environment, headers: &HeaderMap) -> Option<HeaderVal
 mod tests {
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn asked(method: Method, pairs: &[(&'static str, &'static str)]) -> Result<(), ApiError> {
+        let mut request = axum::http::Request::builder().method(method).uri("/v1/containers");
         for (name, value) in pairs {
-            headers.append(*name, value.parse().unwrap());
+            request = request.header(*name, *value);
         }
-        headers
+        check(&request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
     fn only_browsers_need_it_and_only_to_write() {
         let agent = ("user-agent", "Mozilla/5.0 (X11)");
-        assert!(check(&Method::GET, &headers(&[agent])).is_ok());
-        assert!(check(&Method::POST, &headers(&[("user-agent", "curl/8")])).is_ok());
-        assert_eq!(check(&Method::POST, &headers(&[agent])).unwrap_err().code, "InvalidCSRFToken");
+        assert!(asked(Method::GET, &[agent]).is_ok());
+        assert!(asked(Method::POST, &[("user-agent", "curl/8")]).is_ok());
+        assert_eq!(asked(Method::POST, &[agent]).unwrap_err().code, "InvalidCSRFToken");
         let cookie = ("cookie", "a=b; CSRF=x");
-        assert!(check(&Method::POST, &headers(&[agent, cookie])).is_err());
-        assert!(check(&Method::POST, &headers(&[agent, cookie, ("x-api-csrf", "y")])).is_err());
-        assert!(check(&Method::POST, &headers(&[agent, cookie, ("x-api-csrf", "x")])).is_ok());
-        assert!(check(&Method::POST, &headers(&[agent, ("cookie", "CSRF="), ("x-api-csrf", "")])).is_err());
+        assert!(asked(Method::POST, &[agent, cookie]).is_err());
+        assert!(asked(Method::POST, &[agent, cookie, ("x-api-csrf", "y")]).is_err());
+        assert!(asked(Method::POST, &[agent, cookie, ("x-api-csrf", "x")]).is_ok());
+        assert!(asked(Method::POST, &[agent, ("cookie", "CSRF="), ("x-api-csrf", "")]).is_err());
+    }
+
+    #[test]
+    fn a_session_needs_it_whatever_the_user_agent_says() {
+        let session = ("cookie", "stampede=00; CSRF=x");
+        assert!(asked(Method::GET, &[session]).is_ok());
+        assert!(asked(Method::DELETE, &[session, ("user-agent", "curl/8")]).is_err());
+        assert!(asked(Method::DELETE, &[session, ("x-api-csrf", "x")]).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use crate::resource::validation::{Invalid, InvalidCode};
 use crate::store;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// What went wrong, as the client is told it.
@@ -80,9 +80,9 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in the agent; its log tells more under this error's id")
     }
 
-    /// As an answer; `id` is the request's.
-    pub fn response(&self, id: &str) -> Response {
-        let body = json!({
+    /// As the contract writes it; `id` is the request's.
+    pub fn body(&self, id: &str) -> Value {
+        json!({
             "id": id,
             "type": "error",
             "links": {},
@@ -92,8 +92,12 @@ impl ApiError {
             "message": self.message,
             "detail": self.detail,
             "fieldName": self.field,
-        });
-        let mut response = (self.status, body.to_string()).into_response();
+        })
+    }
+
+    /// As an answer; `id` is the request's.
+    pub fn response(&self, id: &str) -> Response {
+        let mut response = (self.status, self.body(id).to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         if let Some(allow) = self.allow.as_deref().and_then(|allow| HeaderValue::try_from(allow).ok()) {

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::mesh;
 use super::reader::Reader;
 use super::request::Request;
+use super::simulated;
 use super::wait::{Ended, Wait};
 use crate::resource::declaration::{Link, LinkPath, Type};
 use crate::resource::{Resource, identifier, openapi, schema, types};
@@ -72,6 +73,7 @@ impl Exchange<'_> {
                 }
                 match self.request.method {
                     Method::GET | Method::HEAD => self.list(declared).await,
+                    Method::POST if simulated::concerns(declared) => self.bring_up(declared, body).await,
                     Method::POST => self.create(declared, Map::new(), body).await,
                     _ => Err(self.not_allowed(declared.collection_methods)),
                 }
@@ -88,6 +90,7 @@ impl Exchange<'_> {
                 match self.request.method {
                     Method::GET | Method::HEAD => self.get(declared, row).await,
                     Method::PUT => self.update(declared, &row, body).await,
+                    Method::DELETE if simulated::concerns(declared) => self.take_down(declared, &row).await,
                     Method::DELETE => self.remove(declared, &row).await,
                     Method::POST if !declared.actions.is_empty() => self.act(declared, &row, body).await,
                     _ => {
@@ -121,7 +124,18 @@ impl Exchange<'_> {
         })
     }
 
+    /// The row of that id: to be shown from memory, to be changed as it is now.
     pub async fn row(&self, declared: &'static Type, text: &str) -> Result<Tagged, ApiError> {
+        let shown = matches!(self.request.method, Method::GET | Method::HEAD);
+        self.find(declared, text, shown).await
+    }
+
+    /// The same as it is now, whatever is done with it.
+    pub async fn current_row(&self, declared: &'static Type, text: &str) -> Result<Tagged, ApiError> {
+        self.find(declared, text, false).await
+    }
+
+    async fn find(&self, declared: &'static Type, text: &str, from_memory: bool) -> Result<Tagged, ApiError> {
         let missing = || {
             let list = declared.plural.to_ascii_lowercase();
             ApiError::not_found(format!(
@@ -131,7 +145,13 @@ impl Exchange<'_> {
         };
         let plain = self.request.principal.sees_all() && self.request.parameter("_plainId") == Some("true");
         let id = identifier::parse(declared.base, text).or_else(|| text.parse().ok().filter(|_| plain));
-        self.reader.tagged(declared, id.ok_or_else(missing)?).await?.ok_or_else(missing)
+        let id = id.ok_or_else(missing)?;
+        let found = if from_memory {
+            self.reader.recalled(declared, id).await?
+        } else {
+            self.reader.tagged(declared, id).await?
+        };
+        found.ok_or_else(missing)
     }
 
     /// One resource; where that is asked for, when it is in a state.

@@ -2,11 +2,9 @@
 
 use super::error::ApiError;
 use super::exchange::{Answer, Exchange};
-use crate::membership::record::{Alive, Host};
 use crate::membership::trust::MESH;
 use crate::network::report::MeshReport;
 use crate::resource::{identifier, types};
-use crate::store::{decode, key};
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
@@ -47,22 +45,11 @@ impl Exchange<'_> {
         if let Some(report) = context.mesh.get().map(|mesh| mesh.report()).filter(|report| report.host == name) {
             return Ok(report);
         }
-        let (host, alive) = (key::host(name), key::alive(name));
-        let (host, alive) = tokio::join!(context.store.get(&host), context.store.get(&alive));
-        let unreadable = |_| ApiError::internal();
-        let host =
-            host.map_err(unavailable)?.entry.map(|entry| decode::<Host>(&entry)).transpose().map_err(unreadable)?;
-        let alive =
-            alive.map_err(unavailable)?.entry.map(|entry| decode::<Alive>(&entry)).transpose().map_err(unreadable)?;
-        let (Some(trust), Some(host), Some(alive)) = (&context.trust, host, alive) else {
+        let (Some(trust), Some((host, alive))) = (&context.trust, context.agent_of(name).await?) else {
             return Err(silent(name, "it is not there"));
         };
         trust.question(&host, &alive.address, MESH).await.map_err(|error| silent(name, &error.to_string()))
     }
-}
-
-fn unavailable(error: crate::store::Error) -> ApiError {
-    ApiError::unavailable(error.to_string())
 }
 
 /// Only that host could have told.

@@ -3,20 +3,24 @@
 //! ```text
 //! listener   a connection: TCP with TLS or without, or the Unix socket with the peer's uid
 //!   agents     another agent, by mutual TLS: routes of its own
-//!   router     request id, limits, sign-in (authentication), browsers' tokens (csrf), errors (error)
+//!   router     request id, limits, sign-in (authentication, session), browsers' tokens (csrf), errors (error)
+//!     browser    the answer as a page, where a browser asks
 //!     events     /v1/subscribe: what happens, as it happens
+//!     streams    an instance's output, commands in it, its figures, from the host that it is on
 //!     exchange   one request of one account, told apart by its path
-//!       read       reader → cache: what the account sees; collection, filter: lists; view: what is written
+//!       read       reader → cache (source, ordered): what the account sees; collection, filter: lists; view: what is written
 //!       cluster    join tokens, joining, the authority: below /cluster/
 //!       wait       until the resource is in a state
 //!       publish    what external handlers say to events
-//!       write      body → resource::validation → orchestration::Service → the answer
+//!       simulated  hosts that are brought up for tests and demos
+//!       write      body → resource::validation → quota → orchestration::Service → the answer
 //! ```
 //! Any host answers for all. Nothing is decided here: a write is one call of [`crate::orchestration::Service`].
 
 mod agents;
 mod authentication;
 mod body;
+mod browser;
 mod cache;
 mod cluster;
 mod collection;
@@ -30,13 +34,20 @@ mod gzip;
 mod idempotency;
 mod listener;
 mod mesh;
+mod ordered;
+mod owner;
 mod precondition;
 mod publish;
+mod quota;
 mod read;
 mod reader;
 mod request;
 mod router;
 mod secret;
+pub mod simulated;
+mod session;
+mod source;
+pub mod streams;
 mod throttle;
 mod view;
 mod wait;
@@ -47,6 +58,7 @@ pub use authentication::SECRET_HASH;
 pub use cluster::{Invitation, Invited};
 pub use listener::{Listener, Peer, serve};
 pub use router::router;
+pub use streams::Local;
 
 use crate::environment::Environment;
 use crate::membership::Trust;
@@ -56,6 +68,7 @@ use crate::store::Store;
 use authentication::Authenticator;
 use cache::Cache;
 use serde_json::Map;
+use session::Sessions;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use throttle::Throttle;
@@ -66,6 +79,10 @@ use tokio::sync::Semaphore;
 pub struct Settings {
     /// Whether API keys and answers may cross a wire in plain text. Else only this host itself is answered over TCP.
     pub allow_plain_text: bool,
+    /// Whether simulated hosts may be brought up here.
+    pub allow_simulated: bool,
+    /// Whether who asks from this host itself, without a key, is an administrator.
+    pub no_auth: bool,
 }
 
 /// What all requests share.
@@ -75,6 +92,7 @@ pub struct Context {
     service: Arc<dyn Service>,
     cache: Arc<Cache>,
     authenticator: Authenticator,
+    sessions: Sessions,
     settings: Settings,
     store: Arc<dyn Store>,
     hub: events::Hub,
@@ -83,7 +101,11 @@ pub struct Context {
     trust: Option<Trust>,
     lease: Option<Arc<dyn OwnLease>>,
     mesh: Arc<OnceLock<MeshView>>,
+    simulated: LateSimulated,
     invitation: Invitation,
+    /// `None` where nothing runs here.
+    local: Option<Local>,
+    streams: Arc<Semaphore>,
     joins: Throttle<IpAddr>,
 }
 
@@ -106,14 +128,15 @@ impl Context {
         trusted: Option<Trusted>,
     ) -> Arc<Self> {
         let cache = Arc::new(Cache::new(store.clone(), environment));
-        let (trust, lease, mesh, invitation) = match trusted {
-            Some(it) => (Some(it.trust), Some(it.lease), it.mesh, it.invitation),
-            None => (None, None, Arc::default(), Invitation::default()),
+        let (trust, lease, mesh, simulated, invitation, local) = match trusted {
+            Some(it) => (Some(it.trust), Some(it.lease), it.mesh, it.simulated, it.invitation, Some(it.local)),
+            None => (None, None, Arc::default(), Arc::default(), Invitation::default(), None),
         };
         Arc::new(Self {
             environment: environment.clone(),
             service,
             authenticator: Authenticator::new(store.clone(), cache.clone(), environment),
+            sessions: Sessions::new(store.clone(), environment),
             settings,
             hub: events::Hub::new(store.clone(), cache.clone(), environment),
             subscribers: Arc::new(Semaphore::new(events::MOST)),
@@ -122,11 +145,17 @@ impl Context {
             trust,
             lease,
             mesh,
+            simulated,
             invitation,
+            local,
+            streams: Arc::new(Semaphore::new(streams::MOST)),
             joins: Throttle::default(),
         })
     }
 }
+
+/// Given when the agent has joined, or never.
+pub type LateSimulated = Arc<OnceLock<Arc<dyn simulated::SimulatedHosts>>>;
 
 /// What makes an API an agent's.
 #[derive(Debug)]
@@ -135,7 +164,11 @@ pub struct Trusted {
     pub lease: Arc<dyn OwnLease>,
     /// How this host reaches the others, once its network is begun.
     pub mesh: Arc<OnceLock<MeshView>>,
+    /// Its simulated hosts, once it has joined and where it may have some.
+    pub simulated: LateSimulated,
     pub invitation: Invitation,
+    /// What runs on this host.
+    pub local: Local,
 }
 
 /// An API key, as it is told once.

@@ -36,7 +36,7 @@ impl Exchange<'_> {
 
     pub async fn list(&self, declared: &'static Type) -> Result<Answer, ApiError> {
         let query = Query::read(declared, self.request, self.context.environment.clock.now())?;
-        let rows = self.reader.all(declared, |row| query.holds(row)).await?;
+        let rows = self.reader.part(declared, query.cut(), |row| query.holds(row)).await?;
         self.page(declared, &query, rows, Map::new()).await
     }
 

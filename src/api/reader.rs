@@ -3,6 +3,7 @@
 use super::authentication::Principal;
 use super::cache::{Cache, Known, Tagged};
 use super::error::ApiError;
+use super::ordered::Cut;
 use super::view::Included;
 use crate::resource::declaration::{Link, LinkPath, Type};
 use crate::resource::validation::stored;
@@ -58,17 +59,31 @@ impl<'a> Reader<'a> {
         Ok(known.filter(|it| Self::is(declared, &it.row) && self.principal.sees(declared.base, &it.row)))
     }
 
+    /// One row to be shown and not changed, with its version.
+    pub async fn recalled(&self, declared: &'static Type, id: u64) -> Result<Option<Tagged>, ApiError> {
+        let known = self.unwrap(self.cache.recall(declared.base, id).await?);
+        Ok(known.filter(|it| Self::is(declared, &it.row) && self.principal.sees(declared.base, &it.row)))
+    }
+
     /// The rows that this account sees and `keep` lets through.
     pub async fn all(
         &self,
         declared: &'static Type,
+        keep: impl FnMut(&Resource) -> bool + Send,
+    ) -> Result<Vec<Arc<Resource>>, ApiError> {
+        self.part(declared, None, keep).await
+    }
+
+    /// Of these, those of a part of the list, with one on either side of it; or all, where the part cannot be told.
+    pub async fn part(
+        &self,
+        declared: &'static Type,
+        cut: Option<Cut>,
         mut keep: impl FnMut(&Resource) -> bool + Send,
     ) -> Result<Vec<Arc<Resource>>, ApiError> {
         let principal = self.principal;
-        let rows = self
-            .cache
-            .select(declared.base, |row| Self::is(declared, row) && principal.sees(declared.base, row) && keep(row));
-        Ok(self.unwrap(rows.await?))
+        let keep = |row: &Resource| Self::is(declared, row) && principal.sees(declared.base, row) && keep(row);
+        Ok(self.unwrap(self.cache.part(declared.base, cut, keep).await?))
     }
 
     /// Where a link leads from some rows, each row's by its number.

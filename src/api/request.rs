@@ -1,6 +1,7 @@
 //! A request, taken apart: what it is about, who asks, and under which addresses the answer's links are to be.
 
 use super::authentication::Principal;
+use super::error::ApiError;
 use super::listener::Peer;
 use super::precondition::Preconditions;
 use axum::http::{HeaderMap, Method, header, request::Parts};
@@ -73,6 +74,35 @@ impl Request {
 
 pub fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The cookie of that name; one without a value is none.
+pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find_map(|(given, value)| (given == name && !value.is_empty()).then_some(value))
+}
+
+/// Whether a browser asks.
+pub fn by_browser(headers: &HeaderMap) -> bool {
+    text(headers, header::USER_AGENT).is_some_and(|agent| agent.to_ascii_lowercase().contains("mozilla"))
+}
+
+/// A browser sends remembered passwords with another site's sockets too.
+///
+/// # Errors
+/// 403 where a page of another site asks.
+pub fn same_site(parts: &Parts) -> Result<(), ApiError> {
+    let Some(origin) = text(&parts.headers, header::ORIGIN) else { return Ok(()) };
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    if text(&parts.headers, header::HOST).is_none_or(|own| !own.eq_ignore_ascii_case(host)) {
+        return Err(ApiError::forbidden("a page of another site may not do this in its reader's name"));
+    }
+    Ok(())
 }
 
 /// `http://h:9080`, as the client sees us.

@@ -1,6 +1,7 @@
 //! A resource as a client is shown it, written straight from what is in memory.
 
 use super::authentication::Principal;
+use super::streams;
 use crate::environment::Timestamp;
 use crate::resource::declaration::{Field, Form, LinkPath, Type};
 use crate::resource::validation::stored;
@@ -131,6 +132,9 @@ impl Serialize for Links<'_> {
             if !absent && self.shown.included(link.name).is_none() {
                 map.serialize_entry(link.name, &format!("{}/{}", self.address, link.name.to_ascii_lowercase()))?;
             }
+        }
+        for name in streams::links(self.shown.declared, self.shown.resource, self.shown.frame.principal) {
+            map.serialize_entry(name, &format!("{}/{name}", self.address))?;
         }
         map.end()
     }

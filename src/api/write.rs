@@ -3,12 +3,13 @@
 use super::cache::{Tag, Tagged};
 use super::error::ApiError;
 use super::exchange::{Answer, Exchange};
+use super::quota::Usage;
 use super::wait::Wait;
 use super::{body, idempotency, secret};
 use crate::orchestration::{Draft, ServiceError, Written};
 use crate::resource::declaration::Type;
 use crate::resource::validation::{self, Invalid, InvalidCode};
-use crate::resource::{Resource, identifier, schema, transition, types};
+use crate::resource::{Resource, identifier, instance, schema, transition, types};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -81,7 +82,15 @@ impl Exchange<'_> {
         };
         let base = declared.base.to_owned();
         let draft = Draft { base, kind, account_id, uuid, name, description, data, fields };
-        let written = match self.context.service.create(draft).await {
+        let made = match declared.base {
+            instance::BASE => {
+                let count = draft.fields.get("count").and_then(Value::as_u64).unwrap_or(1);
+                let wants = Usage::asked(&draft.fields, count);
+                self.within_quota(owner, wants, self.context.service.create(draft)).await?
+            }
+            _ => self.context.service.create(draft).await,
+        };
+        let written = match made {
             // Somebody, or this client's first try, was faster.
             Err(ServiceError::Conflict(message)) => {
                 let before = match &known {
@@ -149,7 +158,14 @@ impl Exchange<'_> {
             let message = format!("{name} is not possible while it is {}; {possible} is", row.state);
             return Err(ApiError::invalid(InvalidCode::ActionNotAvailable, message));
         }
-        let written = self.context.service.act_if(declared.base, row.id, action.name, input, expected).await?;
+        let acting = self.context.service.act_if(declared.base, row.id, action.name, input, expected);
+        let written = match row.account_id {
+            // It counts again.
+            Some(owner) if declared.base == instance::BASE && action.name == "restore" => {
+                self.within_quota(owner, Usage::of(row), acting).await??
+            }
+            _ => acting.await?,
+        };
         self.finish(StatusCode::ACCEPTED, declared, written, wait, None).await
     }
 
@@ -191,7 +207,7 @@ impl Exchange<'_> {
         self.may(self.request.principal.may_write(declared, row), declared)
     }
 
-    fn may(&self, may: bool, declared: &Type) -> Result<(), ApiError> {
+    pub fn may(&self, may: bool, declared: &Type) -> Result<(), ApiError> {
         if may && self.request.principal.may_change() {
             return Ok(());
         }

@@ -8,27 +8,28 @@
 //! Stopping ends the agent alone: its lease, its units and what they hold go on.
 
 use super::late::LateService;
+use super::simulated::{self, Simulations};
 use super::trust::{self, LateLease};
+use super::way::Way;
 use crate::api;
 use crate::compute::docker::Docker;
 use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
 use crate::host::config::{Config, ConfigError, Encryption};
-use crate::host::description::{names, store_addresses};
+use crate::host::description::{advertised, names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
 use crate::host::reclaim::{self, Kept};
 use crate::host::shutdown;
 use crate::host::watch::Watch;
-use crate::membership::fence;
 use crate::membership::trust::Names;
 use crate::membership::{
-    Cluster, ClusterSettings, Connect, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
+    Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    MeshView, Network, NetworkConfig, Protection, SubnetSpec, driver,
+    Ipsec, MeshView, Network, NetworkConfig, Protection, SubnetSpec, driver,
     ipsec::{EspInUdp, capability},
     kernel::Kernel,
     mesh,
@@ -37,15 +38,12 @@ use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
-use crate::store::embedded::Embedded;
-use crate::store::etcd::{EtcdLogin, EtcdOptions, EtcdStore, EtcdTls};
 use crate::store::ledger::Ledger;
 use crate::systemd::fallback::{Run, Tasks};
 use crate::systemd::keep;
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result, anyhow};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -68,7 +66,8 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let ledger = Ledger::open(&config.state_directory)?;
     std::fs::create_dir_all(&config.run_directory)
         .with_context(|| format!("cannot create {}", config.run_directory.display()))?;
-    let opened = open_store(&config, &environment)?;
+    let way = Way::open(&config, &environment)?;
+    let opened = way.store.clone();
     // A store of this host's own is nobody's to take back but this host's.
     let history = if opened.single_host() { None } else { Some(History::open(&config.state_directory)?) };
     let store = history.as_ref().map_or_else(|| opened.clone(), |history| history.guard(opened.clone()));
@@ -76,15 +75,21 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let supervision = supervision(&config, &environment, &docker, units).await?;
     let hosts = Hosts::start(store.clone(), &environment);
     let service = Arc::new(LateService::default());
-    let settings = api::Settings { allow_plain_text: config.api.plain_text };
+    let settings = api::Settings {
+        allow_plain_text: config.api.plain_text,
+        allow_simulated: config.allow_simulated,
+        no_auth: config.api.no_auth,
+    };
     let trust = trust::open(&config, &environment, store.clone());
     let lease = LateLease::new(&config, &environment, &ledger, &supervision);
-    let mesh_view = Arc::default();
+    let (mesh_view, simulated) = (Arc::default(), api::LateSimulated::default());
     let trusted = api::Trusted {
         trust: trust.clone(),
         lease: lease.clone(),
         mesh: Arc::clone(&mesh_view),
+        simulated: simulated.clone(),
         invitation: trust::invitation(&config)?,
+        local: api::Local { host: config.host_name(), streams: Arc::new(docker.clone()) },
     };
     let context = api::Context::with_trust(&environment, store.clone(), service.clone(), settings, Some(trusted));
     let answering = answer(&config, &context, &stop).await?;
@@ -93,6 +98,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         config,
         environment,
         units,
+        way,
         store,
         docker,
         ledger,
@@ -102,6 +108,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         trust,
         lease,
         mesh_view,
+        simulated,
         history: history.clone(),
         beats: beats.clone(),
     };
@@ -173,42 +180,6 @@ async fn on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
-fn open_store(config: &Config, environment: &Environment) -> Result<Arc<dyn Store>> {
-    match &config.store.file {
-        Some(path) => open_file(path, environment),
-        None => Ok(Arc::new(EtcdStore::connect(etcd_options(config)?, environment)?)),
-    }
-}
-
-/// The embedded store in a file, made where it is not there.
-pub fn open_file(path: &Path, environment: &Environment) -> Result<Arc<dyn Store>> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    }
-    Ok(Arc::new(Embedded::open(path, environment)?))
-}
-
-pub fn etcd_options(config: &Config) -> Result<EtcdOptions, ConfigError> {
-    let tls = config.store.tls.as_ref().map(|tls| match (&tls.certificate, &tls.key) {
-        (Some(certificate), Some(key)) => {
-            Ok(EtcdTls { ca: Some(tls.ca.clone()), identity: Some((certificate.clone(), key.clone())) })
-        }
-        (None, None) => Ok(EtcdTls { ca: Some(tls.ca.clone()), identity: None }),
-        _ => Err(ConfigError::Wrong("store.tls.certificate and store.tls.key belong together: set both".into())),
-    });
-    let login = match (&config.store.user, &config.store.password) {
-        (Some(user), Some(password)) => Some(EtcdLogin { user: user.clone(), password: password.clone() }),
-        (None, None) => None,
-        _ => return Err(ConfigError::Wrong("store.user and store.password belong together: set both".into())),
-    };
-    Ok(EtcdOptions {
-        endpoints: config.store.endpoints.clone(),
-        tls: tls.transpose()?,
-        login,
-        ..EtcdOptions::default()
-    })
-}
-
 async fn supervision(
     config: &Config,
     environment: &Environment,
@@ -244,6 +215,7 @@ struct Agent {
     config: Config,
     environment: Environment,
     units: bool,
+    way: Way,
     store: Arc<dyn Store>,
     docker: Docker,
     ledger: Ledger,
@@ -253,6 +225,7 @@ struct Agent {
     trust: Trust,
     lease: Arc<LateLease>,
     mesh_view: Arc<OnceLock<MeshView>>,
+    simulated: api::LateSimulated,
     history: Option<History>,
     beats: Arc<AtomicU64>,
 }
@@ -314,6 +287,10 @@ impl Agent {
         let told = NetworkConfig {
             subnet: subnet(&self.config)?,
             underlay: self.config.network.underlay,
+            outside: mesh::Outside {
+                public: self.config.network.public_address,
+                site: self.config.network.site.clone(),
+            },
             towards: store_addresses(&self.config),
             memory: Some(self.config.state_directory.join("network.json")),
             protection: self.protection(&kernel).await?,
@@ -336,7 +313,12 @@ impl Agent {
         let capable = capability::check(kernel, &self.environment, ipv4).await;
         capable.map_err(|error| ConfigError::Wrong(error.to_string()))?;
         let esp = self.config.network.esp_udp_port.map(|port| esp_in_udp(port, ipv4)).transpose()?;
-        Ok(Protection::Ipsec { secret: trust::secret_place(&self.config), alive: self.hosts.alive().clone(), esp })
+        Ok(Protection::Ipsec(Ipsec {
+            keys: self.trust.keys().clone(),
+            alive: self.hosts.alive().clone(),
+            esp,
+            takes_plain: self.config.network.encryption == Encryption::Either,
+        }))
     }
 
     async fn join(&self, network: Option<&Network>) -> Result<Joined> {
@@ -347,8 +329,12 @@ impl Agent {
         };
         let cluster = ensure_cluster(self.store.as_ref(), &self.environment, settings).await?;
         self.trust.check(&cluster.id).await?;
-        let watch =
-            Watch { config: config.clone(), docker: self.docker.clone(), network: network.map(Network::status) };
+        let watch = Watch {
+            config: config.clone(),
+            docker: self.docker.clone(),
+            network: network.map(Network::status),
+            keys: self.trust.keys().clone(),
+        };
         let description = watch.look().await;
         let kept = match network {
             Some(_) => {
@@ -360,7 +346,7 @@ impl Agent {
         };
         let membership = Membership::join(Join {
             store: self.store.clone(),
-            keepalive: self.keepalive()?,
+            keepalive: self.way.keepalive(&self.config, &self.environment, self.history.as_ref()),
             environment: self.environment.clone(),
             description: description.clone(),
             state_dir: config.state_directory.clone(),
@@ -381,28 +367,29 @@ impl Agent {
             names,
         );
         tokio::spawn(keeping);
+        tokio::spawn(self.trust.clone().follow_secrets(self.hosts.records()));
         seed::seed(self.store.as_ref(), &self.environment).await?;
         tokio::spawn(watch.run(membership.clone(), description));
         Ok(Joined { cluster, membership, kept })
     }
 
-    /// The embedded store serves all; etcd gets a connection of its own.
-    fn keepalive(&self) -> Result<Connect> {
-        if self.store.single_host() {
-            return Ok(Connect::shared(self.store.clone()));
-        }
-        // Time for two members within what the fence leaves: one may be on a host that was just lost.
-        let timeout = fence::wait(self.config.lease_ttl()) / 2;
-        let (options, environment) = (EtcdOptions { timeout, ..etcd_options(&self.config)? }, self.environment.clone());
-        let history = self.history.clone();
-        Ok(Connect::new(move || {
-            let opened =
-                EtcdStore::connect(options.clone(), &environment).map(|store| Arc::new(store) as Arc<dyn Store>);
-            let guarded = opened.map(|store| match &history {
-                Some(history) => history.guard(store),
-                None => store,
-            });
-            std::future::ready(guarded)
+    fn simulations(
+        &self,
+        orchestrator: &Orchestrator,
+        cluster_generation: u64,
+        network: Option<&Network>,
+    ) -> Result<Arc<Simulations>> {
+        Ok(Simulations::start(simulated::Site {
+            environment: self.environment.clone(),
+            store: self.store.clone(),
+            keepalive: self.way.keepalive(&self.config, &self.environment, self.history.as_ref()),
+            orchestrator: orchestrator.clone(),
+            cluster_generation,
+            network: network.map(Network::addressing),
+            address: advertised(&self.config, network.and_then(|network| network.status().borrow().underlay)),
+            state_directory: self.config.state_directory.clone(),
+            run_directory: self.config.run_directory.clone(),
+            ttl: self.config.lease_ttl(),
         }))
     }
 
@@ -429,6 +416,10 @@ impl Agent {
             peers: Arc::new(self.trust.clone()),
             ttl: self.config.lease_ttl(),
         });
+        if self.config.allow_simulated {
+            // Once in an agent's life.
+            let _ = self.simulated.set(self.simulations(&orchestrator, generation, network.as_ref())?);
+        }
         let own = joined.membership.host().id;
         let leaving = tokio::spawn(shutdown::keep(orchestrator.clone(), self.environment.clone(), own, self.units));
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));

@@ -10,9 +10,29 @@ use serde_json::Value;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::{self, client::IntoClientRequest};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How long it may take until something comes of an instance, which may wait for Docker.
+const OPEN: Duration = Duration::from_secs(60);
+
+/// A connection of any kind.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+pub type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// A connection to an agent, and what goes with each request on it.
+struct Way {
+    stream: Box<dyn Stream>,
+    authority: String,
+    authorization: Option<String>,
+}
 
 /// Where to ask, and as whom.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,8 +69,49 @@ impl Target {
 
     async fn ask_unlimited(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
-        let (status, body) = match &self.url {
+        let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+        let way = self.connect().await?;
+        if let Some(authorization) = &way.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.header("host", &way.authority).body(Full::new(Bytes::from(bytes)))?;
+        let (status, body) = exchange(way.stream, request).await?;
+        let answer: Value =
+            serde_json::from_slice(&body).context("the answer is no JSON: is that a Stampede agent?")?;
+        if !status.is_success() {
+            bail!("{status}: {}", words(&answer));
+        }
+        Ok(answer)
+    }
+
+    /// A WebSocket at that path, or the error that was answered, in words.
+    pub async fn open(&self, path: &str) -> Result<Socket> {
+        tokio::time::timeout(OPEN, self.open_unlimited(path))
+            .await
+            .with_context(|| format!("no answer within {} s", OPEN.as_secs()))?
+    }
+
+    async fn open_unlimited(&self, path: &str) -> Result<Socket> {
+        let way = self.connect().await?;
+        let mut request = format!("ws://{}{path}", way.authority).into_client_request()?;
+        if let Some(authorization) = &way.authorization {
+            request.headers_mut().insert("authorization", authorization.parse()?);
+        }
+        match client_async(request, way.stream).await {
+            Ok((socket, _)) => Ok(socket),
+            Err(tungstenite::Error::Http(response)) => {
+                let body = response.body().as_deref().unwrap_or_default();
+                let answer: Value =
+                    serde_json::from_slice(body).context("the answer is no JSON: is that a Stampede agent?")?;
+                bail!("{}: {}", response.status(), words(&answer))
+            }
+            Err(error) => Err(error).context("the agent ended the conversation"),
+        }
+    }
+
+    /// A connection to the agent.
+    async fn connect(&self) -> Result<Way> {
+        match &self.url {
             Some(url) => {
                 let (tls, authority) = match url.trim_end_matches('/').split_once("://") {
                     Some(("https", authority)) => (true, authority.to_owned()),
@@ -60,21 +121,20 @@ impl Target {
                 let stream = tokio::net::TcpStream::connect(&authority).await.with_context(|| {
                     format!("cannot reach {authority}: is the agent there, and its API open to others?")
                 })?;
-                let mut request = request.header("host", &authority);
-                if let (Some(access), Some(secret)) = (&self.access_key, &self.secret_key) {
+                let authorization = self.access_key.as_ref().zip(self.secret_key.as_ref()).map(|(access, secret)| {
                     let text = base64::engine::general_purpose::STANDARD.encode(format!("{access}:{secret}"));
-                    request = request.header("authorization", format!("Basic {text}"));
-                }
-                let request = request.body(Full::new(Bytes::from(bytes)))?;
-                if tls {
+                    format!("Basic {text}")
+                });
+                let stream: Box<dyn Stream> = if tls {
                     let ca = self.ca.as_deref().context(
                         "https needs the cluster's authority: --ca FILE (or STAMPEDE_CA) with what `stampede ca show` prints on \
                          one of its hosts",
                     )?;
-                    exchange(super::trust::visit(ca, &authority, stream).await?, request).await?
+                    Box::new(super::trust::visit(ca, &authority, stream).await?)
                 } else {
-                    exchange(stream, request).await?
-                }
+                    Box::new(stream)
+                };
+                Ok(Way { stream, authority, authorization })
             }
             None => {
                 let stream = tokio::net::UnixStream::connect(&self.socket).await.with_context(|| {
@@ -83,18 +143,16 @@ impl Target {
                         self.socket.display()
                     )
                 })?;
-                let request = request.header("host", "localhost").body(Full::new(Bytes::from(bytes)))?;
-                exchange(stream, request).await?
+                Ok(Way { stream: Box::new(stream), authority: "localhost".into(), authorization: None })
             }
-        };
-        let answer: Value =
-            serde_json::from_slice(&body).context("the answer is no JSON: is that a Stampede agent?")?;
-        if !status.is_success() {
-            let text = |field: &str| answer.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-            bail!("{status}: {} {} {}", text("code"), text("message"), text("detail"));
         }
-        Ok(answer)
     }
+}
+
+/// An error's answer.
+fn words(answer: &Value) -> String {
+    let text = |field: &str| answer.get(field).and_then(Value::as_str).unwrap_or_default();
+    format!("{} {} {}", text("code"), text("message"), text("detail"))
 }
 
 pub async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(hyper::StatusCode, Bytes)>

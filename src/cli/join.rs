@@ -16,7 +16,7 @@ use crate::membership::trust::certificate::{self, NodeCertificate, Subject};
 use crate::membership::trust::pin::pinned;
 use crate::membership::trust::secret::write_private;
 use crate::membership::trust::token::{Claim, Token};
-use crate::membership::trust::{Authorities, ClusterSecret, authority};
+use crate::membership::trust::{Authorities, ClusterSecret, Held, authority};
 use crate::store::{encode, key};
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
@@ -81,6 +81,11 @@ pub async fn run(options: JoinOptions) -> Result<()> {
 
     let invited = ask(&token, &options, &environment).await?;
     let secret = ClusterSecret::parse(&invited.secret).context("the answer holds no secret")?;
+    let next = invited
+        .next_secret
+        .as_deref()
+        .map(|next| ClusterSecret::parse(next).context("the answer's next secret is none"));
+    let next = next.transpose()?;
     if own.as_ref().is_some_and(|own| *own != secret) {
         bail!(
             "this host has the secret of another cluster, in {} or where secret_file says: if it is to change over, move \
@@ -88,7 +93,9 @@ pub async fn run(options: JoinOptions) -> Result<()> {
             config.state_directory.join("secret").display()
         );
     }
-    let authorities = invited.authority.opened(&invited.cluster, &secret)?;
+    // Sealed with either, while the secret is changed.
+    let held = Held { current: secret.clone(), other: next.clone(), changing: false };
+    let (authorities, _) = invited.authority.under(&environment, &invited.cluster, &held)?;
     if !authorities.authorities.iter().any(|it| it.fingerprint().is_ok_and(|found| found == token.pin)) {
         bail!("the answer is of another authority than the token: make a new token");
     }
@@ -100,7 +107,7 @@ pub async fn run(options: JoinOptions) -> Result<()> {
         config.store.endpoints.clone_from(&store.endpoints);
         reachable(&store)?;
     }
-    write_trust(&config, &environment, &host, &invited.cluster, &secret, &authorities)?;
+    write_trust(&config, &environment, &host, &invited.cluster, &held, &authorities)?;
     if !known {
         write_config(&options, &store)?;
     }
@@ -204,7 +211,7 @@ fn write_trust(
     environment: &Environment,
     host: &str,
     cluster: &str,
-    secret: &ClusterSecret,
+    held: &Held,
     authorities: &Authorities,
 ) -> Result<()> {
     let state = &config.state_directory;
@@ -213,13 +220,17 @@ fn write_trust(
     let subject = Subject { host: host.to_owned(), identity, names: names(config, None) };
     let signer = authorities.signer(now).context("the cluster has no authority")?;
     let lifetime = Duration::from_secs(config.certificate.lifetime_seconds);
-    let own = NodeCertificate::issue(signer, cluster, secret, &subject, now, lifetime)?;
+    let own = NodeCertificate::issue(signer, cluster, &held.current, &subject, now, lifetime)?;
     let trusted: String = authorities.trusted(now).iter().map(|it| it.certificate.as_str()).collect();
     write_private(&state.join("authority.json"), &encode(&key::authority(), authorities)?)?;
     write_private(&state.join("ca.pem"), trusted.as_bytes())?;
     own.save(state)?;
-    if trust::secret_place(config).find()?.is_none() {
-        write_private(&state.join("secret"), format!("{}\n", secret.text().as_str()).as_bytes())?;
+    let place = trust::secret_place(config);
+    if place.find()?.is_none() {
+        write_private(place.own(), format!("{}\n", held.current.text().as_str()).as_bytes())?;
+    }
+    if let Some(next) = &held.other {
+        write_private(&place.next(), format!("{}\n", next.text().as_str()).as_bytes())?;
     }
     tracing::debug!(authority = authority::shown(&signer.fingerprint()?), "joined");
     Ok(())

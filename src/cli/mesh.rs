@@ -49,8 +49,12 @@ pub async fn run(options: MeshOptions) -> Result<()> {
 }
 
 fn show(report: &Value) {
+    let outside = match report.get("public").and_then(Value::as_str) {
+        Some(public) => format!(" (site {}; others find it at {public})", text(report, "site")),
+        None => String::new(),
+    };
     println!(
-        "{} at {}, encryption {}, overlay of {} bytes",
+        "{} at {}{outside}, encryption {}, overlay of {} bytes",
         text(report, "host"),
         text(report, "address"),
         text(report, "encryption"),

@@ -14,12 +14,17 @@ mod late;
 mod logging;
 mod options;
 mod span;
+mod secret;
 mod store;
+mod simulated;
+mod stream;
 mod table;
 mod list;
 mod mesh;
+mod terminal;
 mod token;
 mod trust;
+mod way;
 
 use crate::compute::supervisor::command::Supervise;
 use clap::{Parser, Subcommand};
@@ -50,8 +55,15 @@ enum Verb {
     /// Shows and changes the cluster's certificate authority.
     #[command(subcommand)]
     Ca(ca::CaVerb),
+    /// Shows the hosts' cluster secrets, and has another take their place.
+    #[command(subcommand)]
+    Secret(secret::SecretVerb),
     /// Lists instances: id, name, host, address, state.
     Ps(list::ListOptions),
+    /// Shows an instance's output.
+    Logs(stream::LogsOptions),
+    /// Runs a command in an instance: stampede exec -it 1i54 -- sh.
+    Exec(stream::ExecOptions),
     /// Lists hosts.
     Hosts(list::ListOptions),
     /// Shows how hosts reach each other: addresses, keys, what went over.
@@ -89,7 +101,10 @@ pub fn main() -> ExitCode {
         Verb::Token(verb) => client::block_on(token::run(verb)),
         Verb::Join(options) => client::block_on(join::run(options)),
         Verb::Ca(verb) => client::block_on(ca::run(verb)),
+        Verb::Secret(verb) => client::block_on(secret::run(verb)),
         Verb::Ps(options) => client::block_on(list::instances(options)),
+        Verb::Logs(options) => client::block_on(stream::logs(options)),
+        Verb::Exec(options) => client::block_on(stream::exec(options)),
         Verb::Hosts(options) => client::block_on(list::hosts(options)),
         Verb::Mesh(options) => client::block_on(mesh::run(options)),
         Verb::Cordon(options) => client::block_on(host::cordon(options)),

@@ -47,12 +47,18 @@ struct CommonOptions {
     /// Lets others than this machine speak to the API without TLS too.
     #[arg(long, env = "STAMPEDE_API_PLAIN_TEXT")]
     api_plain_text: bool,
+    /// Makes everyone on this machine an administrator, without a key; only where the API listens on the loopback.
+    #[arg(long, env = "STAMPEDE_NO_AUTH")]
+    no_auth: bool,
     #[arg(long, env = "STAMPEDE_STATE_DIRECTORY")]
     state_directory: Option<PathBuf>,
     #[arg(long, env = "STAMPEDE_RUN_DIRECTORY")]
     run_directory: Option<PathBuf>,
     #[arg(long, env = "STAMPEDE_DOCKER_SOCKET")]
     docker_socket: Option<PathBuf>,
+    /// Lets administrators bring up simulated hosts in this agent, for tests and demos: `POST /v1/agents {"uri": "sim://NAME"}`.
+    #[arg(long, env = "STAMPEDE_ALLOW_SIMULATED")]
+    allow_simulated: bool,
 }
 
 /// `stampede network-driver`.
@@ -68,6 +74,8 @@ impl CommonOptions {
         config.name = self.name.or(config.name.take());
         config.api.address = self.api_address.unwrap_or(config.api.address);
         config.api.plain_text |= self.api_plain_text;
+        config.api.no_auth |= self.no_auth;
+        config.allow_simulated |= self.allow_simulated;
         for (told, kept) in [
             (self.state_directory, &mut config.state_directory),
             (self.run_directory, &mut config.run_directory),
@@ -93,9 +101,10 @@ impl AgentOptions {
         match self.encryption.as_deref() {
             None => {}
             Some("none") => config.network.encryption = Encryption::None,
+            Some("either") => config.network.encryption = Encryption::Either,
             Some("ipsec") => config.network.encryption = Encryption::Ipsec,
             Some(other) => {
-                return Err(ConfigError::Wrong(format!("--encryption is `ipsec` or `none`, not `{other}`")));
+                return Err(ConfigError::Wrong(format!("--encryption is `ipsec`, `either` or `none`, not `{other}`")));
             }
         }
         self.common.lay_over(&mut config);

@@ -1,6 +1,6 @@
 //! `stampede store`: the cluster's state to a file and back, on the store itself; no agent is asked.
 
-use super::assembly::{etcd_options, open_file};
+use super::way::{etcd_options, open_file};
 use crate::environment::Environment;
 use crate::host::config::{Config, DEFAULT_PATH};
 use crate::membership::backup;

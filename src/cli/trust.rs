@@ -6,7 +6,7 @@ use crate::host::answer::answer;
 use crate::host::config::{Config, ConfigError, Encryption};
 use crate::membership::Membership;
 use crate::membership::peers::Answer;
-use crate::membership::trust::{SecretPlace, Settings, Trust, tls};
+use crate::membership::trust::{Keyring, SecretPlace, Settings, Trust, tls};
 use crate::store::Store;
 use crate::store::ledger::Ledger;
 use crate::systemd::Supervision;
@@ -28,7 +28,7 @@ pub fn secret_place(config: &Config) -> SecretPlace {
 pub fn open(config: &Config, environment: &Environment, store: Arc<dyn Store>) -> Trust {
     let settings = Settings {
         state: config.state_directory.clone(),
-        secret: secret_place(config),
+        keys: Keyring::new(secret_place(config)),
         lifetime: Duration::from_secs(config.certificate.lifetime_seconds),
     };
     Trust::new(store, environment, settings)
@@ -52,6 +52,7 @@ pub fn invitation(config: &Config) -> Result<Invitation, ConfigError> {
         key: tls.and_then(|tls| tls.key.as_ref()).map(read).transpose()?,
         encryption: match config.network.encryption {
             Encryption::Ipsec => "ipsec".into(),
+            Encryption::Either => "either".into(),
             Encryption::None => "none".into(),
         },
         lease_seconds: config.lease.ttl_seconds,

@@ -26,6 +26,8 @@ pub struct Config {
     /// What does not: lease, deadline, sockets.
     pub run_directory: PathBuf,
     pub labels: BTreeMap<String, String>,
+    /// Whether simulated hosts may be brought up over the API of this agent.
+    pub allow_simulated: bool,
     /// Where the cluster secret is; else systemd's credential `stampede.secret`, or `<state directory>/secret`.
     pub secret_file: Option<PathBuf>,
     pub certificate: CertificateConfig,
@@ -84,6 +86,8 @@ pub struct ApiConfig {
     pub advertise: Option<String>,
     /// Whether others than this machine may speak without TLS.
     pub plain_text: bool,
+    /// Whether everyone on this machine is an administrator, without a key. Only where `address` is of the loopback.
+    pub no_auth: bool,
     /// Root's way in; `<run directory>/api.sock` unless told.
     pub socket: Option<PathBuf>,
 }
@@ -104,6 +108,10 @@ pub struct NetworkConfig {
     pub esp_udp_port: Option<u16>,
     /// Which of this host's addresses carries the overlay; that of the route to the others unless told.
     pub underlay: Option<IpAddr>,
+    /// Where hosts of other sites reach it, where its own address is translated on the way (1:1).
+    pub public_address: Option<IpAddr>,
+    /// Hosts of one site reach each other at their own addresses.
+    pub site: Option<String>,
     /// Where Docker looks for the network driver.
     pub driver_socket: PathBuf,
     pub subnet: Ipv4Addr,
@@ -114,6 +122,27 @@ pub struct NetworkConfig {
 }
 
 impl NetworkConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let wrong = |message: &str| Err(ConfigError::Wrong(message.to_owned()));
+        if self.prefix < 8 || self.block <= self.prefix || self.block > 29 {
+            return wrong("network.prefix must be at least 8, network.block longer than it and at most 29");
+        }
+        let Some(public) = self.public_address else { return Ok(()) };
+        let differs = self.underlay.is_some_and(|own| own.is_ipv4() != public.is_ipv4());
+        if differs || public.is_unspecified() || public.is_loopback() || public.is_multicast() {
+            return wrong(
+                "network.public_address is where other hosts reach this one, of the same family as network.underlay",
+            );
+        }
+        if self.site.is_none() {
+            return wrong(
+                "network.public_address is for hosts of other sites: give hosts that reach each other at their own addresses one \
+                 network.site, and the others another or none",
+            );
+        }
+        Ok(())
+    }
+
     /// The subnet's first address but one: every host's own, for its instances.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.subnet) + 1)
@@ -163,6 +192,8 @@ impl Default for PlacementConfig {
 pub enum Encryption {
     /// ESP between all hosts. The default: what is sent in plain text is so because somebody said it by name.
     Ipsec,
+    /// ESP with those that encrypt, plain text with the others: while a cluster goes from one to the other.
+    Either,
     /// None: for wires that are trusted.
     None,
 }
@@ -174,6 +205,7 @@ impl Default for Config {
             state_directory: "/var/lib/stampede".into(),
             run_directory: "/run/stampede".into(),
             labels: BTreeMap::new(),
+            allow_simulated: false,
             secret_file: None,
             certificate: CertificateConfig::default(),
             store: StoreConfig::default(),
@@ -206,6 +238,7 @@ impl Default for ApiConfig {
             names: Vec::new(),
             advertise: None,
             plain_text: false,
+            no_auth: false,
             socket: None,
         }
     }
@@ -224,6 +257,8 @@ impl Default for NetworkConfig {
             encryption: Encryption::Ipsec,
             esp_udp_port: None,
             underlay: None,
+            public_address: None,
+            site: None,
             driver_socket: "/run/docker/plugins/stampede.sock".into(),
             subnet: Ipv4Addr::new(10, 42, 0, 0),
             prefix: 16,
@@ -273,6 +308,12 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |message: &str| Err(ConfigError::Wrong(message.to_owned()));
         self.check_store()?;
+        if self.api.no_auth && !self.api.address.ip().is_loopback() {
+            return wrong(
+                "api.no_auth makes everyone who reaches the API an administrator: it is for an address of the loopback alone \
+                 (api.address = \"127.0.0.1:9080\"); elsewhere make a key with `stampede api-key create`",
+            );
+        }
         if !(2..=600).contains(&self.lease.ttl_seconds) {
             return wrong("lease.ttl_seconds must be between 2 and 600");
         }
@@ -288,10 +329,7 @@ impl Config {
                 "no label can be called `name`: in constraints that is the host's own name; take another key",
             );
         }
-        if self.network.prefix < 8 || self.network.block <= self.network.prefix || self.network.block > 29 {
-            return wrong("network.prefix must be at least 8, network.block longer than it and at most 29");
-        }
-        Ok(())
+        self.network.check()
     }
 
     pub fn lease_ttl(&self) -> Duration {
@@ -326,12 +364,31 @@ mod tests {
     }
 
     #[test]
+    fn without_authentication_it_listens_on_the_loopback_alone() {
+        let config = |address: &str| {
+            parse(&format!("[store]\nfile = \"s\"\n[api]\nno_auth = true\naddress = \"{address}\"")).unwrap()
+        };
+        config("127.0.0.1:9080").check().unwrap();
+        config("[::1]:9080").check().unwrap();
+        for open in ["0.0.0.0:9080", "198.18.0.1:9080"] {
+            assert!(config(open).check().unwrap_err().to_string().contains("api.no_auth"), "{open}");
+        }
+    }
+
+    #[test]
     fn what_is_sent_is_encrypted_unless_told_otherwise_by_name() {
         let config = parse("[store]\nendpoints = [\"http://a:2379\"]").unwrap();
         config.check().unwrap();
         assert_eq!(config.network.encryption, Encryption::Ipsec);
         assert_eq!(parse("[network]\nencryption = \"none\"").unwrap().network.encryption, Encryption::None);
+        assert_eq!(parse("[network]\nencryption = \"either\"").unwrap().network.encryption, Encryption::Either);
         assert!(parse("[network]\nencryption = \"\"").is_err());
+        let elsewhere =
+            |text: &str| parse(&format!("[network]\nunderlay = \"10.0.0.7\"\n{text}")).unwrap().network.check();
+        assert!(elsewhere("public_address = \"203.0.113.7\"\nsite = \"there\"").is_ok());
+        for wrong in ["public_address = \"203.0.113.7\"", "public_address = \"fd00::7\"\nsite = \"there\""] {
+            assert!(elsewhere(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

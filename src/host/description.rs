@@ -3,7 +3,7 @@
 use super::config::Config;
 use crate::compute::Driver;
 use crate::membership::HostDescription;
-use crate::membership::record::{Capability, Capacity};
+use crate::membership::record::{Capability, Capacity, SecretNames};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
@@ -17,6 +17,7 @@ pub async fn describe(
     driver: &dyn Driver,
     network_ready: bool,
     underlay: Option<IpAddr>,
+    secrets: Option<SecretNames>,
 ) -> HostDescription {
     let mut capabilities = BTreeSet::new();
     let system = rustix::system::uname();
@@ -39,12 +40,13 @@ pub async fn describe(
         overcommit: config.placement.overcommit(),
         versions,
         address: advertised(config, underlay),
+        secrets,
     }
 }
 
 /// Where other agents and people reach this one: as told, or where it listens; for one that listens everywhere, at the
 /// address that carries the network, or the one that leads to the store.
-fn advertised(config: &Config, underlay: Option<IpAddr>) -> String {
+pub fn advertised(config: &Config, underlay: Option<IpAddr>) -> String {
     if let Some(address) = &config.api.advertise {
         return address.clone();
     }

@@ -10,7 +10,7 @@ use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
 use crate::network::Addressing;
 use crate::orchestration::lifecycle::{self, Observation};
-use crate::orchestration::{Orchestrator, StatusError, workload};
+use crate::orchestration::{Orchestrator, StatusError, Told, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
 use crate::resource::{Resource, State, identifier, instance};
@@ -21,8 +21,8 @@ use crate::systemd::{self, Change, Supervision, UnitState};
 use futures::StreamExt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +82,8 @@ enum LookError {
     Driver(#[from] compute::Error),
     #[error("the status")]
     Status(#[from] StatusError),
+    #[error("Docker is at its start yet, though that was given up; it is stopped when that is over")]
+    Starting,
 }
 
 impl Instances {
@@ -213,9 +215,9 @@ impl Instances {
             else {
                 return Ok(None);
             };
-            at_rest = resource.state == State::Stopped;
+            at_rest = resource.state == State::Stopped && report.as_ref().is_none_or(Report::is_over);
             wanted = Some(self.wanted(&resource, token, exclusive));
-            current = Some(Current { token, entry });
+            current = Some(Current { token, generation: resource.generation, row: Mutex::new(entry) });
         } else if let Some(ledger) = &ledger {
             tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
             elsewhere = self.is_elsewhere(ledger).await?;
@@ -225,6 +227,10 @@ impl Instances {
             _ => None,
         };
         let mut seen = Seen { wanted, tombstone, elsewhere, ledger, report, unit: unit(state), occupied };
+        // What Docker was asked to start may yet run, whatever it says now.
+        if seen.is_to_be_down() && self.firsts.goes_on(id) {
+            return Ok(None);
+        }
         if !at_rest && seen.is_to_be_down() && self.runs(id).await? {
             seen.unit = Unit::Left;
         }
@@ -261,7 +267,7 @@ impl Instances {
             .get::<Ipv4Addr>(instance::ADDRESS)
             .and_then(|address| self.network.as_ref().map(|network| network.managed(address)));
         let image_uuid = resource.get::<String>(instance::IMAGE_UUID).unwrap_or_default();
-        let image = workload::docker_reference(&image_uuid).unwrap_or_default().to_owned();
+        let image = workload::image(&image_uuid).map(|(_, reference)| reference.to_owned()).unwrap_or_default();
         Wanted {
             assignment: workload::assignment(resource, token, image, address, exclusive),
             purge: instance::desired(resource) == Desired::Purged,
@@ -314,6 +320,9 @@ impl Instances {
     /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
     async fn stop(&self, id: &str) -> Result<(), LookError> {
         self.supervision.stop(id, STOP_PATIENCE).await?;
+        if self.firsts.goes_on(id) {
+            return Err(LookError::Starting);
+        }
         if let Some(found) = self.driver.observe(id).await? {
             halt(&*self.driver, &found, supervisor::GRACE).await?;
         }
@@ -354,7 +363,11 @@ impl Instances {
             }
             Step::Say(observation) => {
                 if let Some(current) = current {
-                    self.orchestrator.observed(&self.host, current.token, &current.entry, &observation).await?;
+                    let read = current.row();
+                    let told = self.orchestrator.observed(&self.host, current.token, &read, &observation).await?;
+                    if let Told::Written(row) = told {
+                        current.is_now(row)?;
+                    }
                 }
                 // What was said needs no second look; a newer wish comes with a change of the claim.
                 return Ok(false);
@@ -383,10 +396,25 @@ enum Acted {
 }
 
 /// What a status is written against.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Current {
     token: Token,
-    entry: Entry,
+    generation: u64,
+    row: Mutex<Entry>,
+}
+
+impl Current {
+    fn row(&self) -> Entry {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What this host wrote itself it need not read again. Where that made it another wish, what is done is of the one before.
+    fn is_now(&self, row: Entry) -> Result<(), store::Error> {
+        if decode::<Resource>(&row)?.generation == self.generation {
+            *self.row.lock().unwrap_or_else(PoisonError::into_inner) = row;
+        }
+        Ok(())
+    }
 }
 
 fn unit(state: UnitState) -> Unit {

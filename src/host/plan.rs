@@ -6,7 +6,6 @@
 use crate::orchestration::lifecycle::Observation;
 use crate::resource::assignment::{Assignment, Desired, OnEnd};
 use crate::store::ledger::{EndReason, Phase, Report};
-use std::net::Ipv4Addr;
 
 /// What the cluster wants here: the claim, and the instance as it was written with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,7 +133,7 @@ fn stopped(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
 fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
     let again = seen.ledger.as_ref().is_some_and(|known| {
         // Another address: a store that went back did not know that it is here, and gave it its place anew.
-        let given = address(known).zip(address(&wanted.assignment));
+        let given = known.address().zip(wanted.assignment.address());
         known.restarts != wanted.assignment.restarts || given.is_some_and(|(known, wanted)| known != wanted)
     });
     let may_run = !is_down(seen) || seen.report.as_ref().is_some_and(|report| runs(&report.phase).is_some());
@@ -144,9 +143,10 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
         steps.extend(start(seen, wanted));
         return steps;
     }
-    // What was said of an earlier wish does not count; a unit that is up is believed.
+    // What was said of an earlier wish does not count, nor of an earlier place: a store that went back counts generations
+    // anew, and a stop of ours for the sake of the new place would be taken for an administrator's. A unit that is up is believed.
     let said = seen.report.as_ref();
-    let counted = said.filter(|report| report.generation == wanted.assignment.generation);
+    let counted = said.filter(|report| report.generation == wanted.assignment.generation && !again);
     match seen.unit {
         Unit::Up => {
             let mut steps: Vec<Step> = ledger(seen, wanted).into_iter().collect();
@@ -174,10 +174,6 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
             _ => start(seen, wanted),
         },
     }
-}
-
-fn address(assignment: &Assignment) -> Option<Ipv4Addr> {
-    assignment.network.as_ref().map(|network| network.address)
 }
 
 fn start(seen: &Seen, wanted: &Wanted) -> Vec<Step> {

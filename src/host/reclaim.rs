@@ -26,7 +26,7 @@ impl Kept {
 
     /// Who else had the address that `assignment` is to have.
     pub fn other(&self, assignment: &Assignment) -> Option<String> {
-        let address = assignment.network.as_ref()?.address;
+        let address = assignment.address()?;
         self.addresses().get(&address).filter(|holder| **holder != assignment.id).cloned()
     }
 
@@ -80,5 +80,5 @@ async fn is_here(store: &dyn Store, known: &Assignment, host: &str) -> Result<bo
 /// What is exclusive has ended long since: nothing of another generation goes on under a lease of this one.
 fn held(known: &Assignment, generation: u64) -> Option<Ipv4Addr> {
     let runs = known.exclusive.is_none() && known.desired == Desired::Running;
-    known.network.as_ref().map(|network| network.address).filter(|_| runs && known.token.generation < generation)
+    known.address().filter(|_| runs && known.token.generation < generation)
 }

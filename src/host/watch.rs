@@ -1,10 +1,11 @@
-//! Keeps what this host says of itself true: whether Docker is there, whether its network is.
+//! Keeps what this host says of itself true: whether Docker is there, whether its network is, which secrets it has.
 
 use super::chain;
 use super::config::Config;
 use super::description::describe;
 use crate::compute::docker::{Docker, ManagedNetwork};
 use crate::compute::{Driver, Event};
+use crate::membership::trust::Keyring;
 use crate::membership::{HostDescription, Membership};
 use crate::network::NetworkStatus;
 use futures::StreamExt;
@@ -23,6 +24,7 @@ pub struct Watch {
     pub docker: Docker,
     /// `None` on a host without the managed network.
     pub network: Option<watch::Receiver<NetworkStatus>>,
+    pub keys: Keyring,
 }
 
 impl Watch {
@@ -48,12 +50,14 @@ impl Watch {
             _ => false,
         };
         let underlay = self.network.as_ref().and_then(|status| status.borrow().underlay);
-        describe(&self.config, &self.docker, ready, underlay).await
+        let secrets = self.keys.held().map(|held| held.names());
+        describe(&self.config, &self.docker, ready, underlay, secrets).await
     }
 
     /// Looks whenever something may have changed, and tells the cluster; never ends.
     pub async fn run(mut self, membership: Membership, mut told: HostDescription) {
         let mut events = self.docker.events();
+        let mut secrets = self.keys.watch();
         let mut network = self.network.take();
         self.network = network.clone();
         loop {
@@ -61,6 +65,8 @@ impl Watch {
             tokio::select! {
                 () = resync(&mut events) => {}
                 () = changed(&mut network) => {}
+                // The keyring is ours, so that this ends never.
+                _ = secrets.changed() => {}
                 () = tokio::time::sleep(if settled { PERIOD } else { SOON }) => {}
             }
             let now = self.look().await;

@@ -1,8 +1,8 @@
 //! Whether the store went back in time: a backup of etcd was restored under this agent, with or without its knowledge.
 //!
 //! ```text
-//!  every answer: its revision against the highest seen, in answers and watches, before it was asked
-//!        │ lower                          ▲ the cluster is a new generation (`stampede store restored`):
+//!  every answer: which store it is of, and its revision against the highest seen, in answers and watches, before it was asked
+//!        │ another, or lower              ▲ the cluster is a new generation (`stampede store restored`):
 //!        ▼                                │ the agent starts anew with it
 //!   hands off: every call fails, as if the store could not be reached ─┘
 //! ```
@@ -11,13 +11,15 @@
 //! the generation is higher. The highest (generation, revision) lies in `<state>/store.json`, for an agent that was down
 //! meanwhile; it is at most a minute old.
 //!
-//! It is while etcd is away that it is restored. So after each call that failed, and where nothing was heard of the store for
-//! a moment (a lost connection is made anew unseen), it is looked at before the next write. An answer to anything else is no
-//! proof then: a store that was restored long ago may have come further than the one before it.
+//! An etcd that was restored with another `--initial-cluster-token` says in each answer that it is another cluster. Where it was
+//! restored with the same, the revision alone tells, and a store that was restored long ago may have come further than the one
+//! before it. It is while etcd is away that it is restored. So after each call that failed, and where nothing was heard of the store for
+//! a moment (a lost connection is made anew unseen), it is looked at before the next write.
 
 use super::identity;
 use crate::store::{
-    Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch, WatchEvent, key,
+    Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, StoreId, Transaction, Watch, WatchEvent,
+    key,
 };
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -28,8 +30,8 @@ use tokio::time::Instant;
 
 /// The file is written this often, where there is something new.
 const SAVED: Duration = Duration::from_secs(60);
-/// No etcd is stopped, restored and started within this.
-const MOMENT: Duration = Duration::from_millis(200);
+/// No etcd is stopped, restored and started within this: that is two processes and an election; on a disk of memory it took 180 ms.
+const MOMENT: Duration = Duration::from_millis(50);
 /// A store that went back is looked at this often.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -41,7 +43,10 @@ struct Known {
     generation: u64,
     /// The highest revision seen in it.
     revision: Revision,
-    /// At which revision the store was seen that had gone back.
+    /// The store that it is in, where that says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<StoreId>,
+    /// At which revision the store was seen that had gone back, or is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     back: Option<Revision>,
 }
@@ -67,6 +72,16 @@ struct Floor {
 impl Known {
     fn floor(&self) -> Floor {
         Floor { generation: self.generation, revision: self.revision }
+    }
+
+    /// Whether `answered` is not the store in which it was seen, by its own word.
+    fn is_of_another(&self, answered: Option<StoreId>) -> bool {
+        self.store.zip(answered).is_some_and(|(known, answered)| known != answered)
+    }
+
+    /// What is written down at once where it changes.
+    fn place(&self) -> (&str, u64, Option<StoreId>) {
+        (&self.cluster, self.generation, self.store)
     }
 }
 
@@ -166,10 +181,10 @@ impl History {
     }
 
     /// After it.
-    fn after(&self, Asked { floor, at }: Asked, seen: Revision) -> Result<(), Error> {
+    fn after(&self, Asked { floor, at }: Asked, seen: Revision, store: Option<StoreId>) -> Result<(), Error> {
         let mut state = self.state();
         if state.known.generation == floor.generation {
-            if seen < floor.revision {
+            if seen < floor.revision || state.known.is_of_another(store) {
                 return self.went_back(state, seen);
             }
             state.refused()?;
@@ -217,14 +232,15 @@ impl History {
         let at = Instant::now();
         let floor = before.floor();
         let lookup = store.get(&key::cluster()).await?;
+        let answered = store.identity();
         let cluster: Option<Cluster> = lookup.entry.as_ref().map(crate::store::decode).transpose()?;
         let mut state = self.state();
         let known = &mut state.known;
         match cluster {
             Some(found) if found.id != known.cluster || found.generation > known.generation => {
                 // Another cluster's is looked at by who joins it: its certificates tell.
-                *known =
-                    Known { cluster: found.id, generation: found.generation, revision: lookup.revision, back: None };
+                let (generation, revision) = (found.generation, lookup.revision);
+                *known = Known { cluster: found.id, generation, revision, store: answered, back: None };
                 state.working.get_or_insert(found.generation);
             }
             // Another look saw a new generation meanwhile, and this answer is of the time before.
@@ -234,7 +250,10 @@ impl History {
             {
                 return Err(Error::Unavailable { message: "its cluster became a new generation meanwhile".into() });
             }
-            Some(found) if (Floor { generation: found.generation, revision: lookup.revision }) < floor => {
+            Some(found)
+                if (Floor { generation: found.generation, revision: lookup.revision }) < floor
+                    || known.is_of_another(answered) =>
+            {
                 return self.went_back(state, lookup.revision);
             }
             Some(found) => {
@@ -242,13 +261,14 @@ impl History {
                 // One that went back once has been another store since, however far it has come.
                 state.refused()?;
                 state.known.revision = lookup.revision.max(state.known.revision);
+                state.known.store = state.known.store.or(answered);
             }
             // Before the first agent made it; or of a store that was lost, or into which a backup is being read.
             None if before.cluster.is_empty() => {}
             None => return self.went_back(state, lookup.revision),
         }
         state.sure = Some(at);
-        let new = (&state.known.cluster, state.known.generation) != (&state.saved.cluster, state.saved.generation);
+        let new = state.known.place() != state.saved.place();
         drop(state);
         if new {
             self.save();
@@ -277,12 +297,19 @@ impl History {
 impl State {
     fn refused(&self) -> Result<(), Error> {
         let message = match self.known.back {
-            Some(back) => format!(
-                "it went back from revision {} to {back}: a backup was restored, or another store put in its place. What \
-                 runs goes on, and nothing is done with it. If it is to be so, run `stampede store restored` on one host; \
-                 if this host is to forget the cluster, remove store.json from its state directory",
-                self.known.revision
-            ),
+            Some(back) => {
+                let how = if back < self.known.revision {
+                    format!("it went back from revision {} to {back}", self.known.revision)
+                } else {
+                    let store = self.known.store.map(|store| format!(" {store}")).unwrap_or_default();
+                    format!("it is not the etcd cluster{store} any more in which this host knows its own")
+                };
+                format!(
+                    "{how}: a backup was restored, or another store put in its place. What runs goes on, and nothing is \
+                     done with it. If it is to be so, run `stampede store restored` on one host; if this host is to forget \
+                     the cluster, remove store.json from its state directory"
+                )
+            }
             None if self.is_new_generation() => {
                 "its cluster is a new generation, with which this agent has to start anew".to_owned()
             }
@@ -316,7 +343,7 @@ impl Guarded {
     ) -> Result<T, Error> {
         let asked = self.history.before(self.store.as_ref(), writes).await?;
         let answer = call.await.map_err(|error| self.history.failed(error))?;
-        self.history.after(asked, revision(&answer))?;
+        self.history.after(asked, revision(&answer), self.store.identity())?;
         Ok(answer)
     }
 
@@ -375,6 +402,10 @@ impl Store for Guarded {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.unseen(true, self.store.compact(revision)).await
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        self.store.identity()
     }
 
     fn single_host(&self) -> bool {

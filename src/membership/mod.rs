@@ -34,7 +34,7 @@ pub use history::History;
 pub use hosts::{HostView, Hosts, IDLE};
 pub use keeper::Liveness;
 pub use patience::Patience;
-pub use register::{HostDescription, JoinError};
+pub use register::{HostDescription, JoinError, is_name};
 pub use trust::Trust;
 
 use crate::environment::Environment;

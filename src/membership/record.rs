@@ -45,12 +45,28 @@ pub struct Host {
     /// What is installed: `stampede`, `docker`, `kernel`, `systemd`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
+    /// Which cluster secrets it has ([`super::trust::keyring`]); `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretNames>,
     /// What its agent speaks ([`super::protocol`]); 0 of one before there were numbers.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub protocol: u32,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+/// The cluster secrets of a host, by their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretNames {
+    pub used: String,
+    /// The one that is to follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// The one before, which is good for a while yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
 }
 
 /// By reference, as serde hands it over.
@@ -66,6 +82,8 @@ pub enum Capability {
     VirtualMachine,
     /// The managed network.
     Network,
+    /// Instances that are only said to run (`sim:` images).
+    Simulated,
     /// What a newer version offers.
     #[serde(untagged)]
     Other(String),

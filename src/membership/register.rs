@@ -6,7 +6,7 @@
 
 use super::patience::Passing;
 use super::protocol::PROTOCOL;
-use super::record::{Capability, Capacity, Host, Overcommit};
+use super::record::{Capability, Capacity, Host, Overcommit, SecretNames};
 use super::{counter, identity};
 use crate::environment::{Backoff, Environment};
 use crate::store::{self, Compare, Entry, Operation, Store, Transaction, key};
@@ -24,6 +24,8 @@ pub struct HostDescription {
     pub versions: BTreeMap<String, String>,
     /// Where other agents reach this one: `198.18.0.1:9080`.
     pub address: String,
+    /// Its cluster secrets.
+    pub secrets: Option<SecretNames>,
 }
 
 /// Why a host may not join.
@@ -127,7 +129,7 @@ pub async fn register(
 ) -> Result<Host, JoinError> {
     let mut backoff = Backoff::new(environment, Duration::from_millis(20), Duration::from_secs(1));
     loop {
-        let found = fetch(store, environment, &description.name).await?;
+        let found = fetch(store, environment, description).await?;
         let known = found.host.as_ref().map(store::decode::<Host>).transpose()?;
         match plan(&found, known.as_ref(), environment, identity, description, &store.describe())? {
             Plan::Keep => {
@@ -152,12 +154,23 @@ pub async fn register(
     }
 }
 
-async fn fetch(store: &dyn Store, environment: &Environment, name: &str) -> Result<Found, store::Error> {
-    let other = if store.single_host() {
+fn is_simulated(capabilities: &BTreeSet<Capability>) -> bool {
+    capabilities.contains(&Capability::Simulated)
+}
+
+async fn fetch(
+    store: &dyn Store,
+    environment: &Environment,
+    description: &HostDescription,
+) -> Result<Found, store::Error> {
+    let (name, simulated) = (description.name.as_str(), is_simulated(&description.capabilities));
+    // A store in a file is for one machine, with whatever that one simulates beside itself.
+    let other = if store.single_host() && !simulated {
         let hosts = store.range(&key::hosts()).await?;
         hosts
             .entries
             .iter()
+            .filter(|entry| !store::decode::<Host>(entry).is_ok_and(|host| is_simulated(&host.capabilities)))
             .map(|entry| key::last(&key::hosts(), &entry.key))
             .find(|host| *host != name)
             .map(str::to_owned)
@@ -282,6 +295,7 @@ fn describe(known: &Host, machine_id: &str, description: &HostDescription) -> Ho
         capacity: description.capacity,
         overcommit: description.overcommit,
         versions: description.versions.clone(),
+        secrets: description.secrets.clone(),
         protocol: PROTOCOL,
         ..known.clone()
     }

@@ -58,6 +58,57 @@ impl std::fmt::Display for Encryption {
     }
 }
 
+/// How this host sends, and what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Plain text, to and from those that take it.
+    #[default]
+    None,
+    /// ESP with those that encrypt, plain text with those that do not: while a cluster goes from one to the other, host by host.
+    Either,
+    /// ESP alone.
+    Ipsec,
+}
+
+impl Mode {
+    /// How this host and one with that record speak with each other.
+    ///
+    /// # Errors
+    /// Why they do not.
+    pub fn meets(self, record: &Mesh) -> Result<Encryption, &'static str> {
+        match (self, record.encryption) {
+            (Self::None | Self::Either, Encryption::None) => Ok(Encryption::None),
+            (Self::Ipsec | Self::Either, Encryption::Ipsec) => Ok(Encryption::Ipsec),
+            (Self::None, Encryption::Ipsec) if record.takes_plain => Ok(Encryption::None),
+            (Self::None, Encryption::Ipsec) => Err(
+                "it encrypts, and this host does not: network.encryption has to be the same on all hosts, or \"either\" while it is changed",
+            ),
+            (Self::Ipsec, Encryption::None) => Err(
+                "it does not encrypt, and this host does: network.encryption has to be the same on all hosts, or \"either\" while it is changed",
+            ),
+        }
+    }
+}
+
+/// Where a host is for those that are elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outside {
+    /// Its address to hosts of other sites, where all that comes to it there is handed on to it (1:1 address translation).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public: Option<IpAddr>,
+    /// Hosts of one site reach each other at their own addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+}
+
+impl Outside {
+    /// Whether what goes from there to here has another address on its way.
+    pub fn is_translated(&self, from: &Self) -> bool {
+        self.site != from.site && self.public.is_some()
+    }
+}
+
 /// `mesh/<host>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +117,8 @@ pub struct Mesh {
     pub number: u32,
     /// Where its overlay packets go to and come from; the first is used.
     pub underlay: Vec<IpAddr>,
+    #[serde(flatten)]
+    pub outside: Outside,
     /// The address of its VXLAN device.
     pub mac: String,
     pub port: u16,
@@ -73,6 +126,9 @@ pub struct Mesh {
     /// The largest packet its overlay carries, bytes.
     pub mtu: u32,
     pub encryption: Encryption,
+    /// It encrypts, and speaks plain text with those that do not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub takes_plain: bool,
     /// Halves and seal, where it encrypts.
     #[serde(flatten)]
     pub sealed: Sealed,
@@ -87,14 +143,23 @@ impl Mesh {
         Self {
             number,
             underlay: vec![underlay.address],
+            outside: Outside::default(),
             mac: vtep_mac(number).to_string(),
             port: PORT,
             vni: VNI,
             mtu,
             encryption,
+            takes_plain: false,
             sealed,
             other: serde_json::Map::new(),
         }
+    }
+
+    /// At which address of this family a host that is there itself reaches it.
+    pub fn at(&self, from: &Outside, ipv4: bool) -> Option<IpAddr> {
+        let public = self.outside.public.filter(|_| self.outside.is_translated(from));
+        let mut all = public.map_or_else(|| self.underlay.clone(), |public| vec![public]).into_iter();
+        all.find(|address| address.is_ipv4() == ipv4)
     }
 
     /// Whether it says what `wanted` does, in all that this version knows.
@@ -186,9 +251,14 @@ pub async fn write(store: &dyn Store, host: &str, wanted: &Mesh) -> Result<(), E
 }
 
 /// Writes the record of a host that sends in plain text unless it is there already, and gives it back.
-pub async fn publish(store: &dyn Store, host: &str, underlay: Underlay, mtu: u32) -> Result<Mesh, Error> {
+pub async fn publish(
+    store: &dyn Store,
+    host: &str,
+    (underlay, outside): (Underlay, Outside),
+    mtu: u32,
+) -> Result<Mesh, Error> {
     let number = number(store, host).await?;
-    let wanted = Mesh::new(number, underlay, mtu, Encryption::None, Sealed::default());
+    let wanted = Mesh { outside, ..Mesh::new(number, underlay, mtu, Encryption::None, Sealed::default()) };
     write(store, host, &wanted).await?;
     Ok(wanted)
 }

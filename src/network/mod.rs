@@ -33,7 +33,7 @@ pub use address::{Allocator, hold};
 pub use subnet::SubnetSpec;
 
 use crate::environment::Environment;
-use crate::membership::{record::Alive, trust::SecretPlace};
+use crate::membership::{record::Alive, trust::Keyring};
 use crate::resource::assignment::ManagedAddress;
 use crate::store::{Store, key, mirror::Mirror};
 use kernel::Kernel;
@@ -54,8 +54,28 @@ const ETHERNET: u32 = 1500;
 pub enum Protection {
     /// Not at all.
     None,
-    /// By ESP, under the cluster secret that is in this place. Keys are given up when those that live have newer ones.
-    Ipsec { secret: SecretPlace, alive: Mirror<Alive>, esp: Option<ipsec::EspInUdp> },
+    /// By ESP, under the cluster secrets that are held here. Keys are given up when those that live have newer ones.
+    Ipsec(Ipsec),
+}
+
+/// What is needed to encrypt.
+#[derive(Debug, Clone)]
+pub struct Ipsec {
+    pub keys: Keyring,
+    pub alive: Mirror<Alive>,
+    pub esp: Option<ipsec::EspInUdp>,
+    /// Plain text with those that do not encrypt.
+    pub takes_plain: bool,
+}
+
+impl Protection {
+    fn mode(&self) -> mesh::Mode {
+        match self {
+            Self::None => mesh::Mode::None,
+            Self::Ipsec(Ipsec { takes_plain: true, .. }) => mesh::Mode::Either,
+            Self::Ipsec(_) => mesh::Mode::Ipsec,
+        }
+    }
 }
 
 /// What the network is told.
@@ -66,6 +86,8 @@ pub struct NetworkConfig {
     pub subnet: SubnetSpec,
     /// This host's address towards the others; else it is found by `towards`.
     pub underlay: Option<IpAddr>,
+    /// Where it is for hosts of other sites.
+    pub outside: mesh::Outside,
     /// Where the others are: the store's endpoints, other agents. Nothing is sent there.
     pub towards: Vec<SocketAddr>,
     /// The overlay's MTU; else the underlay's less [`mesh::OVERHEAD`]. The smallest of all hosts' counts.
@@ -82,6 +104,7 @@ impl NetworkConfig {
             host: host.into(),
             subnet: SubnetSpec::default(),
             underlay: None,
+            outside: mesh::Outside::default(),
             towards: Vec::new(),
             mtu: None,
             memory: None,
@@ -137,7 +160,8 @@ impl Addressing {
 #[derive(Clone, Debug)]
 pub struct MeshView {
     host: String,
-    encryption: mesh::Encryption,
+    encryption: mesh::Mode,
+    outside: mesh::Outside,
     kernel: Kernel,
     records: Mirror<mesh::Mesh>,
     status: watch::Receiver<NetworkStatus>,
@@ -149,8 +173,13 @@ impl MeshView {
     pub fn report(&self) -> MeshReport {
         let records = self.records.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
         let dropped = self.kernel.xfrm_drops();
-        let report =
-            MeshReport::of(&self.host, self.encryption, &self.status.borrow(), &records, &self.encrypted.borrow());
+        let report = MeshReport::of(
+            &self.host,
+            (self.encryption, &self.outside),
+            &self.status.borrow(),
+            &records,
+            &self.encrypted.borrow(),
+        );
         MeshReport { dropped, ..report }
     }
 }
@@ -173,12 +202,15 @@ impl Drop for Network {
 }
 
 /// Both loops; with encryption none before the way of plain text is closed.
-async fn run(kernel: Kernel, engine: Option<ipsec::engine::Engine>, reconciler: reconcile::Reconciler) {
+async fn run(
+    kernel: Kernel,
+    environment: Environment,
+    engine: Option<ipsec::engine::Engine>,
+    reconciler: reconcile::Reconciler,
+) {
     let Some(engine) = engine else {
-        if let Err(error) = ipsec::policy::leave(&kernel).await {
-            tracing::warn!(%error, "what was left of encryption cannot be taken away");
-        }
-        return reconciler.run().await;
+        tokio::join!(ipsec::policy::leave(&kernel, &environment), reconciler.run());
+        return;
     };
     let xfrm = engine.close().await;
     tokio::join!(engine.run(xfrm), reconciler.run());
@@ -199,15 +231,17 @@ impl Network {
         let (report, encrypted) = watch::channel(BTreeMap::new());
         let engine = match &config.protection {
             Protection::None => None,
-            Protection::Ipsec { secret, alive, esp } => Some(ipsec::engine::Engine {
+            Protection::Ipsec(told) => Some(ipsec::engine::Engine {
                 kernel: kernel.clone(),
                 store: store.clone(),
                 environment: environment.clone(),
                 host: config.host.clone(),
-                secret: secret.clone(),
-                esp: esp.clone(),
+                keys: told.keys.clone(),
+                takes_plain: told.takes_plain,
+                outside: config.outside.clone(),
+                esp: told.esp.clone(),
                 mesh: mesh.clone(),
-                alive: alive.clone(),
+                alive: told.alive.clone(),
                 cluster: Mirror::start(store.clone(), environment, key::cluster()),
                 reach: underlay,
                 word,
@@ -216,7 +250,8 @@ impl Network {
         };
         let view = MeshView {
             host: config.host.clone(),
-            encryption: if engine.is_some() { mesh::Encryption::Ipsec } else { mesh::Encryption::None },
+            encryption: config.protection.mode(),
+            outside: config.outside.clone(),
             kernel: kernel.clone(),
             records: mesh.clone(),
             status: receiver.clone(),
@@ -233,8 +268,15 @@ impl Network {
             status,
             encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),
         };
-        let task = tokio::spawn(run(kernel, engine, reconciler));
+        let task = tokio::spawn(run(kernel, environment.clone(), engine, reconciler));
         Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, view, task }
+    }
+
+    /// Ends the loop and waits until it has: as the end of a process does, it leaves nothing that is still being done.
+    #[cfg(test)]
+    async fn end(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 
     /// Who gets which address, for placement.

@@ -15,7 +15,7 @@
 
 use super::block::Taken;
 use super::kernel::Wish;
-use super::mesh::{Encryption, Mesh, PORT, Underlay, VNI, vtep_mac};
+use super::mesh::{Mesh, Mode, Outside, PORT, Underlay, VNI, vtep_mac};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
     Mac,
@@ -38,10 +38,11 @@ pub struct View<'a> {
     pub subnet: &'a SubnetSpec,
     /// Where this host's overlay packets come from; `None` where it has no way to others.
     pub underlay: Option<Underlay>,
+    pub outside: &'a Outside,
     /// The overlay's MTU.
     pub mtu: u32,
     /// How this host sends.
-    pub encryption: Encryption,
+    pub encryption: Mode,
     pub mesh: &'a BTreeMap<String, Mesh>,
     /// Hosts that nothing is sent to, and why.
     pub refused: &'a BTreeMap<String, String>,
@@ -161,7 +162,7 @@ pub fn plan(view: &View<'_>) -> Plan {
     for (host, peer) in view.mesh.iter().filter(|(host, _)| *host != view.host) {
         let Some(via) = router(host) else { continue };
         let refused = view.refused.get(host).map_or(Ok(()), |why| Err(why.clone()));
-        let (mac, address) = match refused.and_then(|()| reach(peer, view.encryption, underlay)) {
+        let (mac, address) = match refused.and_then(|()| reach(peer, view, underlay)) {
             Ok(reached) => reached,
             Err(why) => {
                 plan.problems.push(format!("no overlay to {host}: {why}"));
@@ -190,20 +191,14 @@ fn blocks(view: &View<'_>, host: &str) -> impl Iterator<Item = Ipv4Addr> {
 }
 
 /// How a peer is reached, or why it cannot be.
-fn reach(peer: &Mesh, encryption: Encryption, underlay: Underlay) -> Result<(Mac, IpAddr), String> {
+fn reach(peer: &Mesh, view: &View<'_>, underlay: Underlay) -> Result<(Mac, IpAddr), String> {
     if (peer.port, peer.vni) != (PORT, VNI) {
         return Err(format!("it speaks another overlay (port {}, VNI {})", peer.port, peer.vni));
     }
-    if peer.encryption != encryption {
-        return Err(format!(
-            "its network.encryption is {}, this host's is {encryption}: all hosts of a cluster need the same",
-            peer.encryption
-        ));
-    }
+    view.encryption.meets(peer)?;
     let mac = peer.mac.parse().map_err(|_| format!("{:?} is no hardware address", peer.mac))?;
-    let family = |address: &&IpAddr| address.is_ipv4() == underlay.address.is_ipv4();
-    let address = peer.underlay.iter().find(family);
-    address.map(|address| (mac, *address)).ok_or_else(|| format!("none of its addresses {:?} fits ours", peer.underlay))
+    let address = peer.at(view.outside, underlay.address.is_ipv4());
+    address.map(|address| (mac, address)).ok_or_else(|| format!("none of its addresses {:?} fits ours", peer.underlay))
 }
 
 #[cfg(test)]

@@ -154,8 +154,9 @@ impl Reconciler {
                     _ => &known.mesh,
                 };
                 let refused = word.as_ref().map(|word| &word.refused).unwrap_or(&NOBODY);
-                let encryption = self.encryption();
-                let view = View { host, subnet, underlay, mtu, encryption, mesh, refused, blocks: &blocks };
+                let encryption = self.config.protection.mode();
+                let outside = &self.config.outside;
+                let view = View { host, subnet, underlay, outside, mtu, encryption, mesh, refused, blocks: &blocks };
                 (overlay::plan(&view), Extent::Whole, mtu)
             }
         };
@@ -225,27 +226,23 @@ impl Reconciler {
         let as_is = self.mesh.get(&host).is_some_and(|item| {
             let record = &*item.value;
             let wanted = Mesh::new(record.number, underlay, mtu, Encryption::None, Sealed::default());
-            record.says(&wanted)
+            record.says(&Mesh { outside: self.config.outside.clone(), ..wanted })
         });
         if as_is || !announcing.is_empty() || !self.mesh.freshness().listed {
             return;
         }
-        let (store, environment) = (self.store.clone(), self.environment.clone());
+        let (store, environment, outside) = (self.store.clone(), self.environment.clone(), self.config.outside.clone());
         announcing.spawn(async move {
             let mut backoff = Backoff::new(&environment, Duration::from_millis(200), Duration::from_secs(10));
             // Then the loop looks again whether it is still so.
             for _ in 0..5 {
-                match mesh::publish(store.as_ref(), &host, underlay, mtu).await {
+                match mesh::publish(store.as_ref(), &host, (underlay, outside.clone()), mtu).await {
                     Ok(_) => return,
                     Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "not in the mesh yet"),
                 }
                 backoff.wait().await;
             }
         });
-    }
-
-    fn encryption(&self) -> Encryption {
-        if self.encrypted.is_some() { Encryption::Ipsec } else { Encryption::None }
     }
 
     /// What the loop that encrypts says; `None` where there is none, or it has not said anything yet.

@@ -1,7 +1,7 @@
 //! How this host reaches the others, for people: what `GET /v1/hosts/<id>/mesh` and `stampede mesh` show.
 
 use super::NetworkStatus;
-use super::mesh::{Encryption, Mesh};
+use super::mesh::{Encryption, Mesh, Mode, Outside};
 use crate::environment::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub enum PeerState {
     Waiting,
     /// Nothing came for longer than it takes to be sent something.
     Silent,
-    /// Neither encrypts. Whether it is there is not asked.
+    /// Plain text goes between them. Whether it is there is not asked.
     Plain,
     /// Nothing is sent to it.
     Refused,
@@ -70,7 +70,10 @@ pub struct MeshReport {
     pub host: String,
     /// Its address towards the others.
     pub address: Option<IpAddr>,
-    pub encryption: Encryption,
+    /// Where hosts of other sites reach it, where that is elsewhere.
+    pub public: Option<IpAddr>,
+    pub site: Option<String>,
+    pub encryption: Mode,
     /// What containers are told, bytes.
     pub mtu: u32,
     pub problems: Vec<String>,
@@ -84,7 +87,7 @@ impl MeshReport {
     /// Of all records; `encrypted` is what the loop that encrypts knows of the hosts it has a way to.
     pub fn of(
         host: &str,
-        encryption: Encryption,
+        (encryption, outside): (Mode, &Outside),
         status: &NetworkStatus,
         records: &BTreeMap<String, Mesh>,
         encrypted: &BTreeMap<String, PeerReport>,
@@ -93,12 +96,14 @@ impl MeshReport {
         let peers = others.map(|(name, record)| PeerReport {
             host: name.clone(),
             mtu: record.mtu,
-            address: record.underlay.first().copied(),
-            ..encrypted.get(name).cloned().unwrap_or_else(|| without_keys(encryption, record.encryption))
+            address: record.at(outside, status.underlay.is_none_or(|own| own.is_ipv4())),
+            ..encrypted.get(name).cloned().unwrap_or_else(|| without_keys(encryption, record))
         });
         Self {
             host: host.to_owned(),
             address: status.underlay,
+            public: outside.public,
+            site: outside.site.clone(),
             encryption,
             mtu: status.mtu,
             problems: status.problems.clone(),
@@ -108,12 +113,11 @@ impl MeshReport {
     }
 }
 
-fn without_keys(own: Encryption, its: Encryption) -> PeerReport {
-    let (state, reason) = match (own, its) {
-        (Encryption::None, Encryption::None) => (PeerState::Plain, None),
-        (Encryption::Ipsec, Encryption::Ipsec) => (PeerState::Waiting, None),
-        (Encryption::Ipsec, Encryption::None) => (PeerState::Refused, Some("it does not encrypt, and this host does")),
-        (Encryption::None, Encryption::Ipsec) => (PeerState::Refused, Some("it encrypts, and this host does not")),
+fn without_keys(own: Mode, record: &Mesh) -> PeerReport {
+    let (state, reason) = match own.meets(record) {
+        Ok(Encryption::None) => (PeerState::Plain, None),
+        Ok(Encryption::Ipsec) => (PeerState::Waiting, None),
+        Err(why) => (PeerState::Refused, Some(why.to_owned())),
     };
-    PeerReport { state, reason: reason.map(str::to_owned), ..PeerReport::default() }
+    PeerReport { state, reason, ..PeerReport::default() }
 }

@@ -3,7 +3,7 @@
 use super::handlers::{Cause, hold};
 use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
-use super::workload::docker_reference;
+use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
@@ -94,7 +94,10 @@ impl Orchestrator {
             uuid: wanted.uuid.clone(),
             generation: wanted.generation,
             wanted: Wanted {
-                kind: Capability::Container,
+                kind: wanted
+                    .get::<String>(instance::IMAGE_UUID)
+                    .and_then(|uuid| workload::image(&uuid).map(|(kind, _)| kind))
+                    .unwrap_or(Capability::Container),
                 promise: Promise::of(wanted),
                 requested_host: wanted.get(instance::REQUESTED_HOST),
                 valid_hosts: wanted.get(instance::VALID_HOSTS).unwrap_or_default(),
@@ -142,7 +145,7 @@ impl Orchestrator {
                 ));
             }
         };
-        if docker_reference(&uuid).is_none() {
+        if workload::image(&uuid).is_none() {
             let message = format!("a container's image is docker:<name>, for example docker:busybox; this is {uuid:?}");
             return Err(invalid("InvalidImageInstanceKind", instance::IMAGE_UUID, message));
         }

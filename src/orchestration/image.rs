@@ -58,7 +58,7 @@ impl Images {
         };
         let mut image = resource(id, draft, &self.environment, State::Active, self.environment.clock.now());
         image.set("instanceKind", "container");
-        image.set("format", "docker");
+        image.set("format", if uuid.starts_with("sim:") { "sim" } else { "docker" });
         image.set("isPublic", true);
         let row = key::resource("image", id);
         let name = key::uuid(uuid);

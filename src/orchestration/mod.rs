@@ -29,4 +29,4 @@ pub mod workload;
 pub use handlers::Publication;
 pub use orchestrator::{KEY_NAMES, Orchestrator};
 pub use service::{Draft, Service, ServiceError, Written};
-pub use status::StatusError;
+pub use status::{StatusError, Told};

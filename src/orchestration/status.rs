@@ -10,6 +10,7 @@ use crate::placement::release::{self, Holding, ReleaseError};
 use crate::resource::assignment::Token;
 use crate::resource::{Resource, State, identifier, instance};
 use crate::store::{self, Compare, Entry, Operation, Revision, Transaction, decode, encode, key};
+use bytes::Bytes;
 use std::net::Ipv4Addr;
 
 /// Tries of one status before it is left to the next look.
@@ -37,15 +38,26 @@ pub(super) struct Gone {
     pub lost: Revision,
 }
 
+/// What became of something that a host saw.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// It changes nothing.
+    Nothing,
+    /// The row as it is now.
+    Written(Entry),
+    /// The instance is not this host's any more.
+    GivenUp,
+}
+
 impl Orchestrator {
-    /// Writes what `host` saw of an instance; `read` is its row as the host last read it. True where that changed something.
+    /// Writes what `host` saw of an instance; `read` is its row as the host last read or wrote it.
     pub async fn observed(
         &self,
         host: &str,
         token: Token,
         read: &Entry,
         seen: &lifecycle::Observation,
-    ) -> Result<bool, StatusError> {
+    ) -> Result<Told, StatusError> {
         let row = read.key.clone();
         let Resource { id, generation, .. } = decode(read)?;
         // Mostly nobody wrote it since: the transaction compares that, and only then it is read again.
@@ -58,7 +70,7 @@ impl Orchestrator {
             let current: Resource = decode(&entry)?;
             let now = self.environment().clock.now();
             let Some(next) = lifecycle::observe(&current, generation, seen, now) else {
-                return Ok(false);
+                return Ok(Told::Nothing);
             };
             let held = Compare::CreateRevision {
                 key: key::on(host, &identifier::instance(id)),
@@ -73,7 +85,7 @@ impl Orchestrator {
                         if homeless {
                             self.drive_besides(instance::BASE, id);
                         }
-                        return Ok(true);
+                        return Ok(Told::GivenUp);
                     }
                     Err(ReleaseError::Conflict { .. } | ReleaseError::Contended) => continue,
                     Err(ReleaseError::NotHeld { .. }) => return Err(StatusError::ClaimLost),
@@ -82,18 +94,19 @@ impl Orchestrator {
             }
             let next = self.pass(instance::BASE, Some(&current), next, Cause::Seen).await?;
             if next == current {
-                return Ok(false);
+                return Ok(Told::Nothing);
             }
             let on = key::on(host, &identifier::instance(id));
+            let value = encode(&row, &next)?;
             let transaction = self
-                .written(host, &current, next)
+                .written(host, &current, &next, value.clone())
                 .await?
                 .when(held)
                 .unchanged(&row, entry.mod_revision)
                 .or_else(Operation::get(on));
             let outcome = self.store().commit(transaction).await?;
             if outcome.succeeded {
-                return Ok(true);
+                return Ok(Told::Written(Entry { value, mod_revision: outcome.revision, ..entry }));
             }
             let still_ours = outcome.answers.iter().any(|answer| match answer {
                 store::Answer::Entries(entries) => {
@@ -109,15 +122,21 @@ impl Orchestrator {
     }
 
     /// The new row; and the claim's generation where the host itself changed what is wanted.
-    async fn written(&self, host: &str, current: &Resource, next: Resource) -> Result<Transaction, StatusError> {
+    async fn written(
+        &self,
+        host: &str,
+        current: &Resource,
+        next: &Resource,
+        value: Bytes,
+    ) -> Result<Transaction, StatusError> {
         let row = key::resource(instance::BASE, next.id);
-        let mut transaction = Transaction::new().then(Operation::put(&row, encode(&row, &next)?));
+        let mut transaction = Transaction::new().then(Operation::put(&row, value));
         if next.generation != current.generation {
             let on = key::on(host, &identifier::instance(next.id));
             let entry = self.store().get(&on).await?.entry.ok_or(StatusError::ClaimLost)?;
             transaction = woken(transaction, &entry, next.generation)?;
         }
-        Ok(with_todo(transaction, instance::BASE, current, &next, self.environment().clock.now())?)
+        Ok(with_todo(transaction, instance::BASE, current, next, self.environment().clock.now())?)
     }
 
     /// Takes an instance off a host that is gone, in one transaction with its row as it is to be then.

@@ -1,8 +1,10 @@
 //! From an instance as it is stored to what its host is to run.
 
+use crate::membership::record::Capability;
 use crate::resource::assignment::{Assignment, Container, Desired, Exclusive, ManagedAddress, Token, Workload};
 use crate::resource::{Resource, identifier, instance};
-use std::collections::BTreeMap;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The assignment of `resource` under the claim `token`; `address` is its place on the managed network.
 ///
@@ -29,9 +31,23 @@ pub fn assignment(
     }
 }
 
-/// `docker:busybox` is Docker's `busybox`.
-pub fn docker_reference(image_uuid: &str) -> Option<&str> {
-    image_uuid.strip_prefix("docker:").filter(|reference| !reference.is_empty())
+/// What runs an image, and what it calls it: `docker:busybox` is Docker's `busybox`, `sim:anything` is said to run by a
+/// simulated host.
+pub fn image(uuid: &str) -> Option<(Capability, &str)> {
+    let (kind, reference) = uuid.split_once(':').filter(|(_, reference)| !reference.is_empty())?;
+    match kind {
+        "docker" => Some((Capability::Container, reference)),
+        "sim" => Some((Capability::Simulated, uuid)),
+        _ => None,
+    }
+}
+
+/// The events that are to fail: `data` of a simulated instance names them `<event>::fail`.
+fn faults(resource: &Resource, image: &str) -> BTreeSet<String> {
+    let simulated = image.starts_with("sim:");
+    let truthy = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
+    let asked = resource.data.iter().filter(|(_, value)| simulated && truthy(value));
+    asked.filter_map(|(name, _)| name.strip_suffix("::fail").map(str::to_owned)).collect()
 }
 
 fn container(resource: &Resource, image: String, network: Option<&ManagedAddress>) -> Container {
@@ -40,6 +56,7 @@ fn container(resource: &Resource, image: String, network: Option<&ManagedAddress
     let hostname = resource.get(instance::HOSTNAME).or_else(|| network.map(default_hostname));
     Container {
         name: resource.name.clone(),
+        faults: faults(resource, &image),
         image,
         command,
         environment: resource.get::<BTreeMap<String, String>>(instance::ENVIRONMENT).unwrap_or_default(),

@@ -236,6 +236,7 @@ pub fn refusal(candidate: &Candidate, wanted: &Wanted) -> Option<Refusal> {
             Capability::Container => "runs no containers (is Docker there?)",
             Capability::VirtualMachine => "runs no virtual machines",
             Capability::Network => "is not on the managed network",
+            Capability::Simulated => "is no simulated host",
             Capability::Other(_) => "does not offer what it needs",
         }));
     }

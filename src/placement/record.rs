@@ -88,16 +88,19 @@ impl From<Share> for Promise {
     }
 }
 
+/// What an instance with these fields takes of a host's memory: what it reserves, else its limit.
+pub fn memory_mb(field: impl Fn(&str) -> Option<u64>) -> u64 {
+    let told = [instance::MEMORY_RESERVATION_MB, instance::MEMORY_LIMIT_MB, instance::MEMORY_MB];
+    told.into_iter().find_map(field).unwrap_or(MEMORY_MB)
+}
+
 impl Promise {
-    /// What `instance` asks for. Memory is what it reserves, else its limit.
+    /// What `instance` asks for.
     pub fn of(instance: &Resource) -> Self {
         let number = |field: &str| instance.get::<u64>(field);
-        let memory = number(instance::MEMORY_RESERVATION_MB)
-            .or_else(|| number(instance::MEMORY_LIMIT_MB))
-            .or_else(|| number(instance::MEMORY_MB));
         Self {
             share: Share {
-                memory_mb: memory.unwrap_or(MEMORY_MB),
+                memory_mb: memory_mb(number),
                 cpu_millis: number(instance::COMPUTE).unwrap_or(0),
                 disk_mb: number(instance::DISK_MB).unwrap_or(0),
             },

@@ -3,10 +3,11 @@
 //! the agent alone.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// Who may run an instance: the claim that was won. Compared for equality only, never for older or newer.
+/// Who may run an instance: the claim that was won. Compared for equality; which of two that one host wrote down is the later is
+/// asked only where there is no store to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// The cluster's generation.
@@ -78,6 +79,32 @@ pub struct Assignment {
     pub network: Option<ManagedAddress>,
 }
 
+impl Assignment {
+    /// On the managed network.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        self.network.as_ref().map(|network| network.address)
+    }
+}
+
+#[cfg(test)]
+impl Assignment {
+    /// A container that is to run, on Docker's own network.
+    pub fn example(id: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            uuid: "u".to_owned(),
+            token: Token { generation: 1, revision: 10 },
+            generation: 1,
+            restarts: 0,
+            desired: Desired::Running,
+            on_end: OnEnd::Stop,
+            exclusive: None,
+            workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
+            network: None,
+        }
+    }
+}
+
 /// What is run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
@@ -112,6 +139,9 @@ pub struct Container {
     /// Mebibytes; 0 is no limit.
     #[serde(skip_serializing_if = "is_zero")]
     pub memory_mb: u64,
+    /// Of a simulated one: the events that fail.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub faults: BTreeSet<String>,
 }
 
 /// An address on the managed network.

@@ -3,6 +3,8 @@
 //! It describes what is canonical. Clients may be sloppier ([`super::validation`] says how far), and may send fields that
 //! there are not.
 
+mod streams;
+
 use super::declaration::{Field, Form, LinkPath, Type};
 use super::schema::may_use;
 use super::types;
@@ -52,6 +54,7 @@ fn paths(writer: Writer) -> Map<String, Value> {
         paths.insert(list, collection(declared, writer));
         paths.insert(one, resource(declared, writer));
     }
+    paths.extend(streams::paths());
     paths
 }
 
@@ -255,7 +258,7 @@ fn schemas(writer: Writer) -> Map<String, Value> {
 /// The fields that may be written, and those that must be.
 fn input(declared: &Type, writer: Writer, may: impl Fn(&Field) -> bool) -> (Map<String, Value>, Vec<&'static str>) {
     let (mut properties, mut required) = (Map::new(), Vec::new());
-    let fields = shown(declared, writer).filter(|field| may(field) && (writer == Writer::Admin || !field.admin_writes));
+    let fields = shown(declared, writer).filter(|field| may(field) && writer.may_write(field));
     for field in fields {
         let mut schema = value(&field.form, field.options);
         let limits = [
@@ -282,7 +285,7 @@ fn input(declared: &Type, writer: Writer, may: impl Fn(&Field) -> bool) -> (Map<
 }
 
 fn shown(declared: &Type, writer: Writer) -> impl Iterator<Item = &'static Field> {
-    declared.fields().filter(move |field| writer == Writer::Admin || !field.admin_only)
+    declared.fields().filter(move |field| writer.sees(field))
 }
 
 /// A value of a form, or null.
@@ -396,7 +399,7 @@ mod tests {
 
     #[test]
     fn it_holds_together() {
-        for writer in [Writer::Admin, Writer::Other] {
+        for writer in [Writer::Admin, Writer::Reader, Writer::Other] {
             let document = document(writer, "http://h:9080");
             let mut ids = BTreeSet::new();
             walk(&document, &mut |name, value| match (name, value) {

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 pub fn schema(declared: &Type, writer: Writer, base: &str) -> Value {
     let mut fields = Map::new();
     let mut filters = Map::new();
-    let mut shown: Vec<&Field> =
-        declared.fields().filter(|field| writer == Writer::Admin || !field.admin_only).collect();
+    let mut shown: Vec<&Field> = declared.fields().filter(|field| writer.sees(field)).collect();
     shown.sort_by_key(|field| field.name);
     for field in shown {
         fields.insert(field.name.to_owned(), resource_field(field, writer));
@@ -18,7 +17,7 @@ pub fn schema(declared: &Type, writer: Writer, base: &str) -> Value {
         }
     }
     let mut actions = Map::new();
-    for action in declared.actions {
+    for action in declared.actions.iter().filter(|_| may_use(declared, "POST", writer)) {
         actions.insert(action.name.to_owned(), json!({ "input": action.input, "output": action.output }));
     }
     let methods = |methods: &'static [&'static str]| -> Vec<&'static str> {
@@ -47,11 +46,17 @@ pub fn schema(declared: &Type, writer: Writer, base: &str) -> Value {
 
 /// Whether an account of this kind may use a method that the type has.
 pub fn may_use(declared: &Type, method: &str, writer: Writer) -> bool {
-    method == "GET" || writer == Writer::Admin || !declared.admin_writes
+    method == "GET"
+        || match writer {
+            Writer::Admin => true,
+            // Who subscribes changes nothing.
+            Writer::Reader => declared.name == "subscribe",
+            Writer::Other => !declared.admin_writes,
+        }
 }
 
 fn resource_field(field: &Field, writer: Writer) -> Value {
-    let writes = writer == Writer::Admin || !field.admin_writes;
+    let writes = writer.may_write(field);
     json!({
         "type": field.form.to_string(),
         "create": field.create && writes,

@@ -71,12 +71,24 @@ impl Invalid {
 pub enum Writer {
     /// Sees and may write everything.
     Admin,
+    /// Sees everything and writes nothing.
+    Reader,
     Other,
 }
 
 impl Writer {
-    fn may_write(self, field: &Field) -> bool {
-        self == Self::Admin || !(field.admin_only || field.admin_writes)
+    /// Whether it is shown that field.
+    pub fn sees(self, field: &Field) -> bool {
+        self != Self::Other || !field.admin_only
+    }
+
+    /// Whether it may write that field.
+    pub fn may_write(self, field: &Field) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Reader => false,
+            Self::Other => !(field.admin_only || field.admin_writes),
+        }
     }
 }
 

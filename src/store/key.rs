@@ -27,6 +27,10 @@ pub fn token(id: &str) -> String {
 pub fn tokens() -> String {
     format!("{ROOT}token/")
 }
+/// A browser's session, by the hash of its token.
+pub fn session(hash: &str) -> String {
+    format!("{ROOT}session/{hash}")
+}
 /// `kind` is the base type: `instance`, `image`, `account`, `credential`, `network`, `subnet`.
 pub fn resource(kind: &str, id: u64) -> String {
     format!("{ROOT}resource/{kind}/{id}")
@@ -130,6 +134,10 @@ pub fn counter(name: &str) -> String {
 }
 pub fn counters() -> String {
     format!("{ROOT}counter/")
+}
+/// What is about to be made for an account that has a quota.
+pub fn quota(account: u64) -> String {
+    format!("{ROOT}quota/{account}")
 }
 /// The tombstone of what was purged; kept 7 days.
 pub fn gone(uuid: &str) -> String {

@@ -80,6 +80,17 @@ pub struct Report {
     /// How often in a row it has ended by itself soon after its start: the wait before the next start grows with it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub short_runs: u32,
+    /// It was given up while Docker was not there to stop it, and may run on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
+}
+
+impl Report {
+    /// Whether nothing of it runs, by this word.
+    pub fn is_over(&self) -> bool {
+        let ended = matches!(&self.phase, Phase::Ended { reason, .. } if *reason != EndReason::DriverGone);
+        ended && !self.left
+    }
 }
 
 /// By reference, as serde hands it over.

@@ -234,20 +234,20 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Shared<T> {
     }
 
     fn tell(&self, changed: &BTreeSet<String>, revision: Revision) {
+        // Who waits for a revision finds what it changed among the changes.
+        if !changed.is_empty() {
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).retain(|reader| match reader.upgrade() {
+                Some(dirty) => {
+                    dirty.keys.lock().unwrap_or_else(PoisonError::into_inner).extend(changed.iter().cloned());
+                    dirty.notify.notify_one();
+                    true
+                }
+                None => false,
+            });
+        }
         self.freshness.send_modify(|freshness| {
             freshness.revision = revision;
             freshness.listed = true;
-        });
-        if changed.is_empty() {
-            return;
-        }
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner).retain(|reader| match reader.upgrade() {
-            Some(dirty) => {
-                dirty.keys.lock().unwrap_or_else(PoisonError::into_inner).extend(changed.iter().cloned());
-                dirty.notify.notify_one();
-                true
-            }
-            None => false,
         });
     }
 }

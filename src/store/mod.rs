@@ -38,6 +38,19 @@ impl fmt::Display for Revision {
     }
 }
 
+/// Which store it is: an etcd cluster's ID (`cluster_id` in etcd's `ResponseHeader`), the same for all its members and for life. A
+/// cluster that is made anew from a snapshot gets another where it is given another `--initial-cluster-token`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StoreId(pub u64);
+
+impl fmt::Display for StoreId {
+    /// As `etcdctl endpoint status` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", self.0)
+    }
+}
+
 /// A lease's number. Keys put under it go when it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -168,6 +181,11 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// for less than was let go already, it is no error. A store whose history ends by itself need do nothing.
     async fn compact(&self, _revision: Revision) -> Result<(), Error> {
         Ok(())
+    }
+    /// Which store gave the last answer, where it says so. It may be of a later answer than one asks about, never of an
+    /// earlier one.
+    fn identity(&self) -> Option<StoreId> {
+        None
     }
     /// Whether only this host can ever see it (the embedded store).
     fn single_host(&self) -> bool;

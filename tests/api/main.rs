@@ -3,6 +3,7 @@
 // All of this is test code, also what stands outside of test functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browser;
 mod events;
 mod lists;
 mod openapi;

@@ -129,11 +129,33 @@ async fn browsers_need_their_token() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_told_that_there_is_none() {
-    let world = World::with(Settings { allow_plain_text: true }, |store| store).await;
+    let world = World::with(Settings { allow_plain_text: true, ..Settings::default() }, |store| store).await;
     let mut stream = tokio::net::TcpStream::connect(world.tcp).await.unwrap();
     stream.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).await.unwrap();
     let mut answer = Vec::new();
     // The rest of the handshake is not read, so that the end may come as a reset.
     let _end = stream.read_to_end(&mut answer).await;
     assert_eq!(answer.first(), Some(&0x15));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_authentication_this_machine_alone_is_let_in_by_its_own_names() {
+    let world = World::with(Settings { no_auth: true, ..Settings::default() }, |store| store).await;
+    for own in ["localhost:9080", "127.0.0.1:9080", "[::1]:9080", "localhost"] {
+        assert_eq!(world.tcp("GET", "/v1/accounts", "", &[("host", own)]).await.status, 200, "{own}");
+    }
+    // The name of another site that was made to lead here.
+    for foreign in ["rebound.example:9080", "10.0.0.1:9080", "localhost.example"] {
+        assert_eq!(world.tcp("GET", "/v1/accounts", "", &[("host", foreign)]).await.error().0, 403, "{foreign}");
+    }
+    let wrong = basic("nobody", "x");
+    let headers = [("host", "localhost"), ("authorization", wrong.as_str())];
+    assert_eq!(world.tcp("GET", "/v1", "", &headers).await.error().0, 401, "a key that is shown is looked at");
+    let key = world.key(3).await;
+    let headers = [("host", "localhost"), ("authorization", key.as_str())];
+    let schemas = world.tcp("GET", "/v1/accounts", "", &headers).await.json();
+    assert!(schemas["data"].as_array().unwrap().iter().all(|account| account["id"] == "1a3"), "{schemas}");
+    let browser = [("host", "localhost"), ("user-agent", "Mozilla/5.0")];
+    let reply = world.tcp("POST", "/v1/images", r#"{"uuid": "docker:x"}"#, &browser).await;
+    assert_eq!(reply.error().1, "InvalidCSRFToken");
 }

@@ -1,5 +1,6 @@
 //! The store does not answer: reads show what is known and say so, writes are refused.
 
+use crate::browser::session;
 use crate::world::World;
 use futures::StreamExt;
 use serde_json::json;
@@ -80,6 +81,9 @@ async fn what_is_known_is_shown_and_marked() {
     let world = World::with(Settings::default(), |inner| Arc::new(Cut { inner, gone: cut })).await;
     let key = world.key(1).await;
     let headers = [("authorization", key.as_str())];
+    let seen = session(&world, 1).await;
+    let unseen = session(&world, 1).await;
+    assert_eq!(world.tcp("GET", "/v1", "", &[("cookie", &seen)]).await.status, 200);
     let made = world.container(json!({"name": "a"})).await;
     let path = format!("/v1/containers/{}", made["id"].as_str().unwrap());
     let list = world.tcp("GET", "/v1/containers", "", &headers).await;
@@ -93,6 +97,12 @@ async fn what_is_known_is_shown_and_marked() {
         let reply = world.tcp("GET", path, "", &headers).await;
         assert_eq!(reply.status, 200, "{path}: {}", reply.text);
         assert!(reply.headers.get("x-stampede-stale").is_some(), "{path}");
+    }
+    // A browser goes on reading with a session that this agent has seen.
+    let reply = world.tcp("GET", &path, "", &[("cookie", &seen)]).await;
+    assert_eq!((reply.status, reply.headers.get("x-stampede-stale").is_some()), (200, true), "{}", reply.text);
+    for unknown in [unseen.as_str(), "stampede=00"] {
+        assert_eq!(world.tcp("GET", &path, "", &[("cookie", unknown)]).await.error().0, 503);
     }
     let write = world.tcp("POST", "/v1/containers", r#"{"imageUuid":"docker:x"}"#, &headers).await;
     assert_eq!(write.error().0, 503);

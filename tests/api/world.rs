@@ -169,7 +169,19 @@ impl World {
 
     /// Over TCP with these headers.
     pub async fn tcp(&self, method: &str, path: &str, body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Reply {
-        send(TcpStream::connect(self.tcp).await.unwrap(), method, path, body.into(), headers).await
+        self.tcp_at(self.tcp, method, path, body, headers).await
+    }
+
+    /// The same of another agent.
+    pub async fn tcp_at(
+        &self,
+        at: SocketAddr,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+        headers: &[(&str, &str)],
+    ) -> Reply {
+        send(TcpStream::connect(at).await.unwrap(), method, path, body.into(), headers).await
     }
 
     pub async fn get(&self, path: &str) -> Value {

@@ -68,6 +68,7 @@ fn description(name: &str) -> HostDescription {
         overcommit: Overcommit::default(),
         versions: BTreeMap::from([("docker".into(), "26.1".into())]),
         address: format!("{name}.test:9080"),
+        secrets: None,
     }
 }
 

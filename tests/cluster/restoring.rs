@@ -20,6 +20,15 @@ async fn put(store: &dyn Store, id: u64) -> Result<(), Error> {
     store.commit(Transaction::new().then(put)).await.map(drop)
 }
 
+fn is_another<T: std::fmt::Debug>(result: Result<T, Error>) -> bool {
+    match result {
+        Err(Error::Unavailable { message }) => {
+            message.contains("it is not the etcd cluster") && message.contains("store restored")
+        }
+        _ => false,
+    }
+}
+
 /// All but who is alive.
 async fn all(store: &dyn Store) -> BTreeMap<String, Vec<u8>> {
     let entries = store.range(key::ROOT).await.unwrap().entries;
@@ -113,4 +122,34 @@ async fn an_agent_that_was_down_meanwhile_sees_it_too() {
     backup::restored(plain.as_ref(), &environment()).await.unwrap();
     let (_, store) = guard(&plain, directory.path());
     put(store.as_ref(), 99).await.unwrap();
+}
+
+/// It saw nothing that is newer than the snapshot: no revision tells, however far the new etcd has come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_saw_nothing_newer_than_the_snapshot_sees_another_cluster() {
+    let mut server = Server::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let plain: Arc<dyn Store> = server.connect();
+    ensure_cluster(plain.as_ref(), &environment(), ClusterSettings::default()).await.unwrap();
+    let (_, cut_off) = guard(&plain, &directory.path().join("cut off"));
+    put(cut_off.as_ref(), 1).await.unwrap();
+    let (_, down) = guard(&plain, &directory.path().join("down"));
+    put(down.as_ref(), 2).await.unwrap();
+    drop(down);
+    let file = directory.path().join("snapshot");
+    server.save(&file);
+
+    server.restore_as(&file, Some("another-token"));
+    server.ready().await;
+    for id in 0..50 {
+        put(plain.as_ref(), id).await.unwrap();
+    }
+    until("the agent that was cut off to see it", async || is_another(put(cut_off.as_ref(), 99).await)).await;
+    assert!(is_another(cut_off.get("x").await));
+    let (_, down) = guard(&plain, &directory.path().join("down"));
+    assert!(is_another(put(down.as_ref(), 99).await));
+
+    backup::restored(plain.as_ref(), &environment()).await.unwrap();
+    let (_, down) = guard(&plain, &directory.path().join("down"));
+    put(down.as_ref(), 99).await.unwrap();
 }

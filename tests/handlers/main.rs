@@ -14,11 +14,13 @@ mod flow;
 mod host;
 mod library;
 mod processes;
+mod quota;
 #[path = "../store/server.rs"]
 #[allow(dead_code, reason = "the store's own tests use more of it")]
 mod server;
 mod rubbish;
 mod views;
+mod walk;
 mod world;
 
 use stampede::environment::Environment;

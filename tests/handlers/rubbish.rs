@@ -28,7 +28,8 @@ async fn rubbish_is_answered_as_the_document_says() {
     command.args(["--report", "ndjson", "--report-ndjson-path", "report.ndjson"]);
     // An administrator that changes its own account and keys locks itself out.
     command.args(["--exclude-path-regex", r"^/v1/(accounts|credentials|apikeys)/\{id\}$"]);
-    command.args(["--max-time", &seconds.to_string(), "--workers", "2", "--phases", "examples,coverage,fuzzing"]);
+    command.args(["--max-time", &seconds.to_string(), "--workers", "1", "--phases", "examples,coverage,fuzzing"]);
+    // One worker: threads that parse Python at once end in a SystemError of CPython before 3.11.9 (gh-106905).
     command.current_dir(directory.path()).kill_on_drop(true);
     let limit = Duration::from_secs(seconds * 2 + 60);
     let ran = tokio::time::timeout(limit, command.output()).await.expect("an end").unwrap();

@@ -69,7 +69,7 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
     for one in ["/v1/agents/1a1", "/v1/zones/1z9", "/v1/nics/1n999"] {
         assert_eq!(
             client.ask("DELETE", one, Value::Null).await.0,
-            if one.contains("agents") { 405 } else { 404 },
+            if one.contains("agents") { 409 } else { 404 },
             "{one}"
         );
     }
@@ -95,5 +95,17 @@ async fn ssh_keys_are_imported_and_open_nothing() {
     let stranger = crate::client::Client { to: client.to, key: format!("{public}:hush") };
     assert_eq!(stranger.ask("GET", "/v1/hosts", Value::Null).await.0, 401);
     assert!(client.get("/v1/credentials?kind=sshKey").await["data"].as_array().unwrap().len() == 2);
+    world.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_at_one_host_is_there_at_another_at_once() {
+    let world = World::new(in_memory()).await;
+    // From now on it reads from memory.
+    world.other.get("/v1/containers").await;
+    for _ in 0..50 {
+        let id = world.client.container(json!({"startOnCreate": false})).await;
+        world.other.get(&format!("/v1/containers/{id}")).await;
+    }
     world.ends();
 }

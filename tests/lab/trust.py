@@ -157,6 +157,48 @@ class Joining(unittest.TestCase):
         self.two.run("systemctl", "restart", "stampede.service")
         wait_for("both hosts to be active", 60, lambda: [row["state"] for row in self.hosts()] == ["active"] * 2)
 
+    def test_7_another_secret_takes_over_while_the_agents_run(self):
+        pids = [self.pid(host) for host in (self.one, self.two)]
+        old = self.one.out("cat", "/var/lib/stampede/secret")
+        self.one.run("stampede", "secret", "next", "--new")
+        new = self.one.out("cat", "/var/lib/stampede/secret.next")
+        self.assertEqual(self.one.out("stat", "-c", "%a", "/var/lib/stampede/secret.next"), "600")
+        wait_for("the other host to be named", 90, lambda: "not on h2 yet" in self.secret()["message"])
+        self.assertEqual({row["used"] for row in self.secret()["hosts"]}, {self.secret()["hosts"][1]["used"]}, "all use the old one")
+        for wrong, words in (("rubbish", "64 hexadecimal digits"), (old, "uses already")):
+            result = self.two.run("stampede", "secret", "next", "--file", "-", stdin=wrong, check=False)
+            self.assertEqual((result.returncode, words in result.stderr), (1, True), result.stderr)
+        begun = time.monotonic()
+        self.two.run("stampede", "secret", "next", "--file", "-", stdin=new)
+        wait_for("all to use the new one", 90, lambda: "was changed" in (self.secret()["message"] or ""))
+        print(f"       all changed over in {time.monotonic() - begun:.1f} s", flush=True)
+        shown = self.secret()["hosts"]
+        self.assertEqual(len({row["used"] for row in shown}), 1, shown)
+        self.assertEqual({row["before"] is None for row in shown}, {False}, shown)
+        everything = self.one.out("etcdctl", "get", "--prefix", "/stampede", "--print-value-only")
+        self.assertFalse(old in everything or new in everything)
+        self.assertEqual([self.pid(host) for host in (self.one, self.two)], pids, "no agent was started anew")
+        self.assertEqual([row["state"] for row in self.hosts()], ["active"] * 2)
+        # One that starts now goes on with it, and an agent that has the old one alone does not start.
+        self.two.run("systemctl", "restart", "stampede.service")
+        wait_for("it to be active", 60, lambda: [row["state"] for row in self.hosts()] == ["active"] * 2)
+        self.two.run("mv", "/var/lib/stampede/secret.next", "/root/")
+        try:
+            self.two.run("systemctl", "restart", "stampede.service", check=False)
+            wait_for("the refusal", 60, lambda: self.two.out(
+                "systemctl", "show", "--value", "-p", "ExecMainStatus", "stampede.service") == "78")
+        finally:
+            self.two.run("mv", "/root/secret.next", "/var/lib/stampede/")
+        self.two.run("systemctl", "reset-failed", "stampede.service", check=False)
+        self.two.run("systemctl", "restart", "stampede.service")
+        wait_for("both hosts to be active", 60, lambda: [row["state"] for row in self.hosts()] == ["active"] * 2)
+
+    def secret(self):
+        return json.loads(self.one.out("stampede", "secret", "show", "--json"))
+
+    def pid(self, host):
+        return host.out("systemctl", "show", "--value", "-p", "MainPID", "stampede.service")
+
     def hosts(self):
         return json.loads(self.one.out("stampede", "hosts", "--json"))
 

@@ -131,6 +131,7 @@ async fn join(site: &Site) -> Result<Joined, JoinError> {
             overcommit: Overcommit::default(),
             versions: BTreeMap::new(),
             address: format!("{}:9080", site.name),
+            secrets: None,
         },
         state_dir: site.state_directory.clone(),
         run_dir: site.run_directory.clone(),

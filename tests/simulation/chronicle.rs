@@ -5,6 +5,7 @@ use stampede::environment::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Shared by all who see something. Cheap to clone.
@@ -33,6 +34,29 @@ struct Inner {
     begun: u64,
     /// What ever ran, by its uuid.
     ever: BTreeSet<String>,
+    /// Hosts where no slice can be closed to a start that comes late.
+    unsealed: BTreeSet<String>,
+    /// Since when each container runs.
+    since: BTreeMap<String, Instant>,
+    shown: Vec<Shown>,
+}
+
+/// A start that came late where nothing keeps it out: it is known that it shows for as long as it takes to see and kill it
+/// (docs/reliability.md). What runs on is a violation.
+#[derive(Debug)]
+struct Shown {
+    external_id: String,
+    since: Instant,
+    what: String,
+}
+
+/// A supervisor looks ten times a second, and kills.
+const SHOWS: Duration = Duration::from_secs(2);
+
+impl Shown {
+    fn is_too_long(&self) -> bool {
+        self.since.elapsed() > SHOWS
+    }
 }
 
 /// FNV-1a over all that is told.
@@ -67,6 +91,9 @@ impl Chronicle {
             restores: 0,
             begun: 0,
             ever: BTreeSet::new(),
+            unsealed: BTreeSet::new(),
+            since: BTreeMap::new(),
+            shown: Vec::new(),
         })))
     }
 
@@ -146,8 +173,33 @@ impl Chronicle {
         inner.violations.push(format!("at {:.3} s: {what}", at.as_secs_f64()));
     }
 
+    /// What should not have been, and what shows for too long already.
     pub fn violations(&self) -> Vec<String> {
-        self.inner().violations.clone()
+        let inner = self.inner();
+        let shown = inner.shown.iter().filter(|shown| shown.is_too_long()).map(|shown| shown.what.clone());
+        inner.violations.iter().cloned().chain(shown).collect()
+    }
+
+    /// On `host` nothing keeps out a start that comes late.
+    pub fn cannot_seal(&self, host: &str) {
+        self.inner().unsealed.insert(host.to_owned());
+    }
+
+    /// `one` runs beside `other`, which began before it: a violation, unless one of them is a start that came late where that
+    /// cannot be helped, and ends at once.
+    fn beside(&self, one: (&str, &Running), other: (&str, &Running), what: fmt::Arguments<'_>) {
+        let mut inner = self.inner();
+        let late = |(host, running): (&str, &Running)| {
+            let since = inner.since.get(&running.external_id);
+            running.exclusive && inner.unsealed.contains(host) && since.is_some_and(|since| since.elapsed() <= SHOWS)
+        };
+        let Some((_, late)) = [one, other].into_iter().find(|it| late(*it)) else {
+            drop(inner);
+            return self.violation(what);
+        };
+        let what = format!("at {:.3} s, and not for a moment: {what}", inner.began.elapsed().as_secs_f64());
+        inner.shown.push(Shown { external_id: late.external_id.clone(), since: Instant::now(), what });
+        *inner.counts.entry("late start shown".to_owned()).or_default() += 1;
     }
 
     pub fn fingerprint(&self) -> u64 {
@@ -180,6 +232,14 @@ impl Chronicle {
 }
 
 impl Inner {
+    /// It has ended: so has what it showed.
+    fn no_longer(&mut self, external_id: &str) {
+        self.since.remove(external_id);
+        let (over, shown) = std::mem::take(&mut self.shown).into_iter().partition(|it| it.external_id == external_id);
+        self.shown = shown;
+        self.violations.extend(over.into_iter().filter(Shown::is_too_long).map(|it: Shown| it.what));
+    }
+
     fn note(&mut self, what: fmt::Arguments<'_>) {
         let at = self.began.elapsed();
         // Writing into it cannot fail.
@@ -204,11 +264,12 @@ impl Witness for Onlooker {
         let mut inner = chronicle.inner();
         inner.begun += 1;
         inner.ever.insert(what.uuid.clone());
+        inner.since.insert(what.external_id.clone(), Instant::now());
         let others = inner.alive.entry(what.uuid.clone()).or_default();
         // What found room after the snapshot may find it once more; the older is ended when its host hears of it.
         let overtaken = |other: &Running| !what.exclusive && other.token.generation != what.token.generation;
         let twice = others.iter().find(|(_, other)| !overtaken(other));
-        let twice = twice.map(|(host, other)| (host.clone(), other.external_id.clone()));
+        let twice = twice.cloned();
         others.push((self.host.clone(), what.clone()));
         let same = |(_, other): &&(String, Running)| {
             other.address.is_some() && other.address == what.address && other.uuid != what.uuid
@@ -216,17 +277,19 @@ impl Witness for Onlooker {
         let address = inner.alive.values().flatten().find(same).map(|(host, other)| (host.clone(), other.clone()));
         drop(inner);
         if let Some((host, other)) = twice {
-            chronicle.violation(format_args!(
-                "{} runs twice: {other} on {host}, and now {} on {}",
-                what.instance, what.external_id, self.host
-            ));
+            let text = format_args!(
+                "{} runs twice: {} on {host}, and now {} on {}",
+                what.instance, other.external_id, what.external_id, self.host
+            );
+            chronicle.beside((&self.host, what), (&host, &other), text);
         }
         if let Some((host, other)) = address {
             let address = what.address.unwrap();
-            chronicle.violation(format_args!(
+            let text = format_args!(
                 "{address} is held twice: by {} on {host}, and now by {} on {}",
                 other.instance, what.instance, self.host
-            ));
+            );
+            chronicle.beside((&self.host, what), (&host, &other), text);
         }
     }
 
@@ -239,6 +302,7 @@ impl Witness for Onlooker {
                 others.retain(|(_, other)| other.external_id != what.external_id);
             }
             inner.alive.retain(|_, others| !others.is_empty());
+            inner.no_longer(&what.external_id);
             inner.touched.contains(&what.instance) || inner.emptied.contains(&self.host)
         };
         let ours = matches!(why, Why::Stopped | Why::Removed | Why::Killed);

@@ -11,7 +11,7 @@ use stampede::membership::fence::{self, DeadlineFile, Fence};
 use stampede::store::simulated::{Link, Simulated, Way};
 use stampede::store::{
     Answer, Change, Compare, Difference, Entry, Error, LeaseId, Lookup, Operation, Outcome, Revision, Snapshot, Store,
-    Transaction, Watch, WatchEvent, key,
+    StoreId, Transaction, Watch, WatchEvent, key,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +54,7 @@ guards! {
     Budget "budget" "no more leave a drained host at once than may",
     Undone "undone" "what is told to leave a drained host compares the host's record",
     History "history" "a store that went back is left alone until somebody says that it is to be so",
+    Identity "identity" "a store that was made from a snapshot is another, however far it has come",
     Lift "lift" "counters are lifted where the store went back",
     Unknown "unknown" "what the cluster does not know is left alone unless it was purged",
 }
@@ -367,6 +368,9 @@ impl Store for Doctored {
     }
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.inner.compact(revision).await
+    }
+    fn identity(&self) -> Option<StoreId> {
+        self.inner.identity().filter(|_| self.guard != Some(Guard::Identity))
     }
     fn single_host(&self) -> bool {
         self.inner.single_host()

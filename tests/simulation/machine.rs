@@ -15,7 +15,7 @@ use stampede::environment::{Clock, Environment, Identity};
 use stampede::membership::Place;
 use stampede::membership::fence;
 use stampede::store::Store;
-use stampede::store::etcd::{EtcdOptions, EtcdStore};
+use stampede::store::etcd::{EtcdOptions, EtcdStore, Members as Used};
 use stampede::store::ledger::Ledger;
 use stampede::store::simulated::{Link, Simulated, Way};
 use stampede::systemd::EXIT_AGAIN;
@@ -108,8 +108,7 @@ impl Machine {
         let slices = dice.percent(70);
         let slow = dice.percent(15);
         let gait = Gait {
-            // Without slices, one that is under way when the lease is lost shows for as long as it takes to kill it.
-            start: if slow && slices { Duration::from_secs(6) } else { Duration::from_millis(300) },
+            start: if slow { Duration::from_secs(6) } else { Duration::from_millis(300) },
             stop: if dice.percent(15) { Duration::from_secs(12) } else { Duration::from_millis(500) },
             // With what else there is to it, less than the tenth of F by which it begins early.
             kill: dice.millis(10, 340),
@@ -120,6 +119,9 @@ impl Machine {
         let (doors, connections) = mpsc::unbounded_channel();
         if common.members.is_some() {
             tokio::spawn(etcd::serve(common.store.client(&name).patient_for(ETCD_GIVES_UP), connections));
+        }
+        if !slices {
+            common.chronicle.cannot_seal(&name);
         }
         let onlooker = Onlooker { chronicle: common.chronicle.clone(), host: name.clone() };
         Arc::new(Self {
@@ -217,6 +219,11 @@ impl Machine {
         self.power_off();
     }
 
+    /// Whether its agent ever saw the store.
+    pub fn knows_the_store(&self) -> bool {
+        self.directory.join("state/store.json").exists()
+    }
+
     /// Its agent is not started again; one that is at work goes on.
     pub fn forbid_agent(&self) {
         self.state().forbidden = true;
@@ -311,12 +318,18 @@ impl Machine {
     }
 
     /// Its way to the store: a simulated client's, or that of etcd's own.
-    fn connect(&self, environment: &Environment, link: &Link, timeout: Duration) -> Arc<dyn Store> {
+    fn connect(&self, environment: &Environment, link: &Link, timeout: Duration, used: &Used) -> Arc<dyn Store> {
         let Some(members) = &self.common.members else {
             return Arc::new(self.common.store.client(&self.name).over(link.clone()).patient_for(timeout));
         };
         let dial = Some(members.dial(link, self.doors.clone()));
-        let options = EtcdOptions { endpoints: members.endpoints(), timeout, dial, ..EtcdOptions::default() };
+        let options = EtcdOptions {
+            endpoints: members.endpoints(),
+            timeout,
+            dial,
+            members: used.clone(),
+            ..EtcdOptions::default()
+        };
         Arc::new(Mortal { inner: EtcdStore::connect(options, environment).unwrap(), link: link.clone() })
     }
 
@@ -324,8 +337,9 @@ impl Machine {
         let common = &self.common;
         let hearsay = Hearsay::default();
         let run = self.run_directory();
+        let used = Used::default();
         let client = |link: &Link, patience: Duration| -> Arc<dyn Store> {
-            let inner = (self.connect(&boot.environment, link, patience), link.clone());
+            let inner = (self.connect(&boot.environment, link, patience, &used), link.clone());
             let shared = (&hearsay, &self.ambush);
             Arc::new(Doctored::new(inner, common.without, &self.name, &run, &boot.environment, shared))
         };

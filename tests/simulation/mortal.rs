@@ -7,7 +7,9 @@ use stampede::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, 
 use stampede::resource::assignment::Assignment;
 use stampede::store::etcd::EtcdStore;
 use stampede::store::simulated::Link;
-use stampede::store::{self, Difference, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
+use stampede::store::{
+    self, Difference, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, StoreId, Transaction, Watch,
+};
 use stampede::systemd::fallback::Tasks;
 use stampede::systemd::{self, Change, Supervision, UnitState};
 use std::collections::BTreeMap;
@@ -119,6 +121,9 @@ impl Store for Mortal<EtcdStore> {
     }
     async fn compact(&self, revision: Revision) -> Result<(), store::Error> {
         self.call(self.inner.compact(revision)).await
+    }
+    fn identity(&self) -> Option<StoreId> {
+        self.inner.identity()
     }
     fn single_host(&self) -> bool {
         self.inner.single_host()

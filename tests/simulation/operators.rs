@@ -208,8 +208,8 @@ impl Operators {
             // What was once said may be so again.
             said.budgets.values_mut().for_each(|budget| *budget = usize::MAX);
         }
-        // Who was away meanwhile cannot tell that it went back.
-        self.machines.iter().for_each(|machine| machine.forbid_agent());
+        // Who never saw it cannot tell that it went back.
+        self.machines.iter().filter(|machine| !machine.knows_the_store()).for_each(|machine| machine.forbid_agent());
         self.store.restore(saved, self.dice.millis(1000, 8000));
         tokio::spawn(self.clone().say_restored());
         true

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// In so many seeds at the most a guard that is taken away is missed.
-const MOST: u64 = 500;
+const MOST: u64 = 2000;
 /// How far it is, is told after so many.
 const TOLD: u64 = 100;
 

@@ -92,6 +92,30 @@ async fn a_watch_ends_with_an_error_when_the_server_dies_or_hangs() {
 }
 
 #[tokio::test]
+async fn a_watch_hears_of_a_silent_member_from_who_got_no_answer_and_stays_where_it_answers() {
+    let server = Server::start().await;
+    let options = EtcdOptions { endpoints: server.urls(), timeout: SECOND, ..EtcdOptions::default() };
+    let quick = EtcdOptions { timeout: SECOND / 4, ..options.clone() };
+    let open = |options| EtcdStore::connect(options, &environment()).unwrap();
+    let (store, other) = (open(options), open(quick));
+    let revision = put(&store, "w/a", "1").await;
+    let mut watch = store.watch("w/", revision).await.unwrap();
+    next(&mut watch).await.unwrap();
+    other.get("w/a").await.unwrap();
+
+    server.stop(0);
+    assert!(other.get("w/a").await.is_err());
+    server.resume(0);
+    put(&store, "w/a", "2").await;
+    assert!(next(&mut watch).await.is_ok(), "it was asked, and answered");
+
+    server.stop(0);
+    assert!(other.get("w/a").await.is_err());
+    // Pings alone take eight seconds.
+    assert!(matches!(soon(3 * SECOND, next(&mut watch)).await, Err(Error::Unavailable { .. })));
+}
+
+#[tokio::test]
 async fn a_lease_is_kept_alive_over_a_restart_of_the_server() {
     let mut server = Server::start().await;
     let store = server.connect_within(2 * SECOND);

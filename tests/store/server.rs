@@ -139,6 +139,11 @@ impl Server {
 
     /// The only member goes back to what it was when it was saved.
     pub fn restore(&mut self, file: &Path) {
+        self.restore_as(file, None);
+    }
+
+    /// The same, with another token: as another cluster.
+    pub fn restore_as(&mut self, file: &Path, token: Option<&str>) {
         self.kill(0);
         let arguments = &self.members[0].arguments;
         let told = |flag: &str| {
@@ -152,6 +157,7 @@ impl Server {
         for flag in ["--name", "--data-dir", "--initial-cluster", "--initial-advertise-peer-urls"] {
             restore.extend([flag, told(flag)]);
         }
+        restore.extend(token.into_iter().flat_map(|token| ["--initial-cluster-token", token]));
         etcdctl(&restore);
         self.restart(0);
     }

@@ -94,7 +94,7 @@ async fn only_certificates_of_the_cluster_get_in() {
     let signer = opened.authorities.signer(now).unwrap();
     let then = stampede::environment::Timestamp(now.0 - 3600 * 1000);
     let old =
-        NodeCertificate::issue(signer, CLUSTER, &opened.secret, &subject, then, Duration::from_secs(1800)).unwrap();
+        NodeCertificate::issue(signer, CLUSTER, opened.secret(), &subject, then, Duration::from_secs(1800)).unwrap();
     question(shows(&old), &own_name, one.address).await.unwrap_err();
 
     // None at all, and a user's way in, which does not lead to the agents' routes.
@@ -106,7 +106,7 @@ async fn only_certificates_of_the_cluster_get_in() {
 
     // A host of the cluster whose record is gone.
     let gone = Subject { host: "h9".into(), ..subject.clone() };
-    let gone = NodeCertificate::issue(signer, CLUSTER, &opened.secret, &gone, now, Duration::from_secs(3600)).unwrap();
+    let gone = NodeCertificate::issue(signer, CLUSTER, opened.secret(), &gone, now, Duration::from_secs(3600)).unwrap();
     assert_eq!(question(shows(&gone), &own_name, one.address).await.unwrap().0, 403);
 }
 

@@ -3,6 +3,7 @@
 use crate::world::{World, until};
 use serde_json::{Value, json};
 use stampede::membership::peers::{Answer, Peers};
+use stampede::membership::trust::{Keyring, SecretPlace};
 use stampede::store::key;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ async fn with_the_store_away_the_last_certificate_serves() {
     let two = world.agent("h2", Some(&one.secret())).await.ready().await;
     let settings = stampede::membership::trust::Settings {
         state: one.directory.path().to_owned(),
-        secret: stampede::membership::trust::SecretPlace::new(None, None, one.directory.path()),
+        keys: Keyring::new(SecretPlace::new(None, None, one.directory.path())),
         lifetime: DAY,
     };
     // Started anew, before any store has answered.

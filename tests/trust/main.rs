@@ -7,4 +7,7 @@ mod agents;
 mod api;
 mod authority;
 mod joining;
+mod machine;
+mod streams;
+mod secrets;
 mod world;

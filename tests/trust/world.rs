@@ -1,17 +1,19 @@
 //! A cluster in one process: a store, agents with an API on a port each, and a clock that can be moved.
 
+use crate::machine::Machine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use stampede::api::{Context, Invitation, OwnLease, Settings as ApiSettings, Trusted, serve};
+use stampede::api::{Context, Invitation, Local, OwnLease, Settings as ApiSettings, Trusted, serve};
 use stampede::environment::{Clock, Environment, Timestamp};
 use stampede::membership::peers::Answer;
 use stampede::membership::record::{Capacity, Host};
-use stampede::membership::trust::{ClusterSecret, Names, SecretPlace, Settings, Trust, certificate, secret};
+use stampede::membership::trust::{ClusterSecret, Keyring, Names, SecretPlace, Settings, Trust, certificate, secret};
 use stampede::orchestration::{Draft, Publication, Service, ServiceError, Written};
 use stampede::store::embedded::Embedded;
+use stampede::store::mirror::Mirror;
 use stampede::store::{Operation, Revision, Store, Transaction, encode, key};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -119,6 +121,7 @@ pub struct Agent {
     pub host: Host,
     pub trust: Trust,
     pub says: Arc<Says>,
+    pub machine: Arc<Machine>,
     pub address: SocketAddr,
     pub directory: tempfile::TempDir,
     keeping: JoinHandle<()>,
@@ -139,7 +142,7 @@ impl Agent {
             secret::write_private(&state.join("secret"), secret.text().as_bytes()).unwrap();
         }
         let host = Host {
-            id: 1,
+            id: name.trim_start_matches('h').parse().unwrap_or(1),
             uuid: world.environment.uuid().to_string(),
             name: name.into(),
             identity: world.environment.uuid().to_string(),
@@ -155,13 +158,21 @@ impl Agent {
         world.write(&key::host(name), &host).await;
         let settings = Settings {
             state: state.to_owned(),
-            secret: SecretPlace::new(None, None, state),
+            keys: Keyring::new(SecretPlace::new(None, None, state)),
             lifetime: certificate::LIFETIME,
         };
         let trust = Trust::new(world.store.clone(), &world.environment, settings);
         let says = Arc::new(Says(Mutex::new(Answer::HoldsLease)));
         let invitation = Invitation { endpoints: vec!["http://198.18.0.1:2379".into()], ..Invitation::default() };
-        let trusted = Trusted { trust: trust.clone(), lease: says.clone(), mesh: Arc::default(), invitation };
+        let machine = Arc::new(Machine::default());
+        let trusted = Trusted {
+            trust: trust.clone(),
+            lease: says.clone(),
+            mesh: Arc::default(),
+            simulated: Arc::default(),
+            invitation,
+            local: Local { host: name.into(), streams: machine.clone() },
+        };
         let context = Context::with_trust(
             &world.environment,
             world.store.clone(),
@@ -176,7 +187,9 @@ impl Agent {
         tokio::spawn(serve(UnixListener::bind(state.join("api.sock")).unwrap(), context, stop.clone()));
         let names = Names::new(|| ["127.0.0.1".to_owned()].into());
         let keeping = tokio::spawn(trust.clone().keep(CLUSTER.into(), name.into(), host.identity.clone(), names));
-        Self { host, trust, says, address, directory, keeping, stop }
+        let hosts = Mirror::start(world.store.clone(), &world.environment, key::hosts());
+        tokio::spawn(trust.clone().follow_secrets(hosts));
+        Self { host, trust, says, machine, address, directory, keeping, stop }
     }
 
     /// Waits for its certificate.

@@ -5,13 +5,13 @@ use std::{os::fd::BorrowedFd, sync::Arc};
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::{
-    Association, AssociationChange, AssociationId, AssociationSpec, Policy, PolicyChange, PolicyId, PolicySpec,
-    Understood,
+    Association, AssociationChange, AssociationId, AssociationSpec, AssociationTable, Policy, PolicyChange, PolicyId,
+    PolicySpec, Understood,
     message::{
         self, DELETE_ASSOCIATION, DELETE_POLICY, GET_ASSOCIATION, GET_POLICY, NEW_ASSOCIATION, NEW_POLICY,
         UPDATE_ASSOCIATION, UPDATE_POLICY, understand,
     },
-    plan_associations, plan_policies,
+    plan_associations, plan_policies, table,
 };
 use crate::{
     Error, Outcome, handle,
@@ -21,7 +21,7 @@ use crate::{
 /// A socket into one network namespace's XFRM. Cheap to clone; all clones share it. Changes, and reading keys, need CAP_NET_ADMIN.
 #[derive(Debug, Clone)]
 pub struct Xfrm {
-    channel: Arc<Channel>,
+    pub(super) channel: Arc<Channel>,
 }
 
 impl Xfrm {
@@ -73,6 +73,15 @@ impl Xfrm {
         Ok(match self.get(format!("get {id}"), request).await? {
             Some(Understood::Association(association)) => Some(*association),
             _ => None,
+        })
+    }
+
+    /// How large the kernel's table of associations is; zeros from a kernel that does not say.
+    pub async fn association_table(&self) -> Result<AssociationTable, Error> {
+        let action = "ask how large the table of associations is".to_owned();
+        Ok(match self.get(action, table::ask()).await? {
+            Some(Understood::Table(table)) => table,
+            _ => AssociationTable::default(),
         })
     }
 

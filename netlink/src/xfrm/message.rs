@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{
-    Action, AeadKey, Association, AssociationId, AssociationSpec, Direction, Mark, Mode, Policy, PolicyId, PolicySpec,
-    Template, UdpEncapsulation, XfrmEvent, event,
+    Action, AeadKey, Association, AssociationId, AssociationSpec, AssociationTable, Direction, Mark, Mode, Policy,
+    PolicyId, PolicySpec, Template, UdpEncapsulation, XfrmEvent, event, table,
     wire::{Put, Take, address, family},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub enum Understood {
     Association(Box<Association>),
     /// A policy, in a dump or told of.
     Policy(Box<Policy>),
+    /// How large the table of associations is.
+    Table(AssociationTable),
     /// Something that happened.
     Event(XfrmEvent),
 }
@@ -61,6 +63,7 @@ pub fn understand(kind: u16, payload: &[u8]) -> Option<Understood> {
             read_association(payload).map(|it| Understood::Association(Box::new(it)))
         }
         NEW_POLICY | UPDATE_POLICY => read_policy(payload).map(|it| Understood::Policy(Box::new(it))),
+        table::NEW_TABLE => table::read(payload).map(Understood::Table),
         _ => event::read(kind, payload).map(Understood::Event),
     }
 }

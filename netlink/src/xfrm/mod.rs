@@ -24,6 +24,7 @@ mod message;
 mod parts;
 mod policy;
 mod statistics;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -39,6 +40,7 @@ pub use message::{Understood, understand};
 pub use parts::{Lifetimes, Limits, Mark, Mode, Selector, UdpEncapsulation};
 pub use policy::{Action, Direction, Policy, PolicyChange, PolicyId, PolicySpec, Template, plan_policies};
 pub use statistics::Statistics;
+pub use table::AssociationTable;
 
 use std::ops::RangeInclusive;
 

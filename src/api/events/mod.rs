@@ -18,7 +18,7 @@ pub use feed::Hub;
 use super::Context;
 use super::body;
 use super::error::ApiError;
-use super::request::{Request, text};
+use super::request::{self, Request};
 use crate::resource::types;
 use crate::resource::types::subscribe::EVENT_NAMES;
 use crate::resource::validation::{self, InvalidCode};
@@ -92,14 +92,9 @@ pub async fn answer(
     })
 }
 
-/// The way to a WebSocket. A browser sends remembered passwords with another site's sockets too: those are refused.
+/// The way to a WebSocket.
 async fn upgrade(parts: &Parts) -> Result<WebSocketUpgrade, ApiError> {
-    if let Some(origin) = text(&parts.headers, header::ORIGIN) {
-        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
-        if text(&parts.headers, header::HOST).is_none_or(|own| !own.eq_ignore_ascii_case(host)) {
-            return Err(ApiError::forbidden("a page of another site may not subscribe in its reader's name"));
-        }
-    }
+    request::same_site(parts)?;
     let mut parts = parts.clone();
     WebSocketUpgrade::from_request_parts(&mut parts, &()).await.map_err(|rejection| {
         let message = "open this address as a WebSocket (ws:// or wss://), or POST to it for a stream of lines";

@@ -10,10 +10,13 @@
 mod daemon;
 mod error;
 mod events;
+mod exec;
+mod figures;
 mod network;
 mod output;
 mod pull;
 mod request;
+mod streams;
 mod time;
 
 pub use network::{ManagedNetwork, NETWORK};

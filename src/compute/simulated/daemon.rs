@@ -59,6 +59,8 @@ pub(super) struct Container {
     pub exit_code: Option<i64>,
     /// Being killed; gone by then, by the boot clock.
     pub dying: Option<Duration>,
+    /// The events that fail with it.
+    pub faults: BTreeSet<String>,
 }
 
 impl Container {
@@ -160,21 +162,11 @@ impl Simulated {
     }
 
     /// It is there again: it comes to, or was started anew.
-    ///
-    /// Where no slice can be closed, nothing keeps out what it was asked to start before it came to, and an instance that was
-    /// moved meanwhile shows beside itself until it is killed. That is known (docs/reliability.md); so that it does not hide
-    /// what is not, such a start is given up.
     pub fn answer(&self) {
-        let condition = self.condition();
-        let mut state = self.state();
-        match condition {
-            Condition::Away => state.since = state.environment.clock.now().0,
-            Condition::Hung if !self.gait.slices => {
-                state.containers.values_mut().for_each(|one| one.starting = false);
-            }
-            Condition::Hung | Condition::Answers => {}
+        if *self.condition.borrow() == Condition::Away {
+            let mut state = self.state();
+            state.since = state.environment.clock.now().0;
         }
-        drop(state);
         self.condition.send_replace(Condition::Answers);
     }
 
@@ -207,6 +199,14 @@ impl Simulated {
         *self.condition.borrow()
     }
 
+    /// Refuses `action` where the container is to fail at it.
+    pub(super) fn succeeds(&self, external_id: &str, event: &str, action: &'static str) -> Result<(), Error> {
+        match self.state().containers.get(external_id) {
+            Some(container) => succeeds(&container.faults, event, action),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until the daemon is not as it is now.
     pub(super) async fn until(&self, so: impl Fn(Condition) -> bool) {
         let mut condition = self.condition.subscribe();
@@ -236,13 +236,9 @@ impl Simulated {
             let now = state.environment.clock.now().0;
             let State { containers, sealed, .. } = &mut *state;
             let Some(container) = containers.get_mut(external_id) else { return Err(absent("start the container")) };
-            let asked = std::mem::take(&mut container.starting);
+            container.starting = false;
             if container.running {
                 return Ok(());
-            }
-            if !asked {
-                let message = "the start was given up".to_owned();
-                return Err(Error::Refused { action: "start the container", status: Some(500), message });
             }
             if self.gait.slices && sealed.contains(&container.what.instance) {
                 let message = "cannot make a cgroup: its slice is closed".to_owned();
@@ -287,6 +283,15 @@ impl Simulated {
         self.state().containers.remove(external_id);
         self.changed.send_modify(|count| *count += 1);
     }
+}
+
+/// Refuses `action` where its event is among those that are to fail.
+pub(super) fn succeeds(faults: &BTreeSet<String>, event: &str, action: &'static str) -> Result<(), Error> {
+    if faults.contains(event) {
+        let message = format!("{event} fails, as the instance's data says ({event}::fail)");
+        return Err(Error::Refused { action, status: Some(500), message });
+    }
+    Ok(())
 }
 
 pub(super) fn absent(action: &'static str) -> Error {

@@ -1,7 +1,7 @@
 //! The daemon as who drives it sees it.
 
-use super::daemon::{Condition, Container, gone};
-use super::{Running, Simulated, Why, image};
+use super::daemon::{Condition, Container, gone, succeeds};
+use super::{Running, Simulated, Why, faults, image};
 use crate::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use crate::resource::assignment::Assignment;
 use futures::stream::{BoxStream, StreamExt};
@@ -105,9 +105,12 @@ impl Simulated {
 
     /// What does not run takes the address that it has now.
     fn rejoin(&self, found: &Observed, assignment: &Assignment) {
-        let address = assignment.network.as_ref().map(|network| network.address);
-        if let Some(container) = self.state().containers.get_mut(&found.external_id).filter(|one| !one.running) {
-            container.what.address = address;
+        let address = assignment.address();
+        if let Some(container) = self.state().containers.get_mut(&found.external_id) {
+            container.faults.clone_from(faults(assignment));
+            if !container.running {
+                container.what.address = address;
+            }
         }
     }
 
@@ -124,14 +127,24 @@ impl Simulated {
         if self.find(&assignment.id, None).is_some() {
             return Err(Error::Foreign(assignment.id.clone()));
         }
+        for event in ["storage.image.activate", "storage.volume.activate"] {
+            succeeds(faults(assignment), event, "create the container")?;
+        }
         let mut state = self.state();
         if !state.images.contains(image(assignment)) {
             return Err(Error::ImageAbsent(image(assignment).to_owned()));
         }
         let external_id = self.name_next(&mut state);
         let what = Running::of(assignment, external_id.clone());
-        let container =
-            Container { what, running: false, starting: false, started_at: None, exit_code: None, dying: None };
+        let container = Container {
+            what,
+            running: false,
+            starting: false,
+            started_at: None,
+            exit_code: None,
+            dying: None,
+            faults: faults(assignment).clone(),
+        };
         state.containers.insert(external_id.clone(), container);
         Ok(Created { external_id, adopted: false, running: false })
     }
@@ -160,6 +173,7 @@ impl Driver for Simulated {
 
     async fn start(&self, external_id: &str) -> Result<(), Error> {
         let action = "start the container";
+        self.succeeds(external_id, "compute.instance.activate", action)?;
         // As Docker does it: who comes second waits for the first, and then it runs already.
         if self.another_starts(external_id) {
             self.started(action, LONG, |one| one.what.external_id == external_id).await?;
@@ -195,6 +209,7 @@ impl Driver for Simulated {
     }
 
     async fn stop(&self, external_id: &str, grace: Duration) -> Result<(), Error> {
+        self.succeeds(external_id, "compute.instance.deactivate", "stop the container")?;
         let external_id = external_id.to_owned();
         let takes = self.gait.stop.min(grace);
         self.order("stop the container", takes, grace + LIMIT, move |this| {
@@ -205,6 +220,7 @@ impl Driver for Simulated {
     }
 
     async fn remove(&self, external_id: &str) -> Result<(), Error> {
+        self.succeeds(external_id, "compute.instance.remove", "remove the container")?;
         let external_id = external_id.to_owned();
         self.order("remove the container", self.gait.call * 4, LONG, move |this| {
             this.forget(&external_id);

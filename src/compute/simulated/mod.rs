@@ -1,9 +1,10 @@
 //! Containers that are only said to run: a driver with nothing behind it, for hosts that are simulated.
 //!
 //! It behaves as Docker does towards who drives it: it takes its time, hangs in the middle of a start and goes on with it
-//! later whoever has given up (with slices only, see [`Simulated::answer`]), goes away and takes its containers along, and has
-//! no say over what is killed through its cgroup ([`Killer`]). Whoever wants to know what runs at any moment looks on as a
-//! [`Witness`].
+//! later whoever has given up, goes away and takes its containers along, and has no say over what is killed through its
+//! cgroup ([`Killer`]). Whoever wants to know what runs at any moment looks on as a [`Witness`]. An instance's own data can make
+//! it fail at `storage.image.activate`, `storage.volume.activate`, `compute.instance.activate`, `compute.instance.deactivate` and
+//! `compute.instance.remove`.
 //!
 //! One [`Simulated`] is one host's daemon, with its disk: what was made outlives the daemon and the power, what runs does not
 //! outlive the power.
@@ -15,6 +16,7 @@ mod killer;
 pub use daemon::{Gait, Simulated};
 
 use crate::resource::assignment::{Assignment, Token, Workload};
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::net::Ipv4Addr;
 
@@ -69,7 +71,7 @@ impl Running {
             external_id,
             token: assignment.token,
             generation: assignment.generation,
-            address: assignment.network.as_ref().map(|network| network.address),
+            address: assignment.address(),
             exclusive: assignment.exclusive.is_some(),
         }
     }
@@ -78,4 +80,9 @@ impl Running {
 fn image(assignment: &Assignment) -> &str {
     let Workload::Container(container) = &assignment.workload;
     &container.image
+}
+
+fn faults(assignment: &Assignment) -> &BTreeSet<String> {
+    let Workload::Container(container) = &assignment.workload;
+    &container.faults
 }

@@ -7,7 +7,7 @@
 use super::cgroup::Killer;
 use super::journal::Journal;
 use super::{EXTENSION, Options};
-use crate::compute::Driver;
+use crate::compute::{Driver, Health};
 use crate::environment::{Clock, Environment};
 use crate::membership::Place;
 use crate::membership::fence::{self, DeadlineFile, Fence};
@@ -158,7 +158,27 @@ async fn end(assignment: &Assignment, driver: &dyn Driver, options: &Options, ex
         tokio::time::sleep(KILLING).await;
     };
     if !(sealed && driver.in_slices()) {
-        linger(assignment, driver, options, external, &mut Journal::open(options, assignment)).await;
+        let mut journal = Journal::open(options, assignment);
+        tokio::select! {
+            biased;
+            () = linger(assignment, driver, options, external, &mut journal) => {}
+            () = daemon_is_gone(driver, options.environment.clock.as_ref()) => {}
+        }
+    }
+}
+
+/// A daemon that is down may be waiting for us: systemd starts it when this unit, which is ordered after it, has stopped. The
+/// report says that something may be left, so that its agent asks Docker when that is back.
+async fn daemon_is_gone(driver: &dyn Driver, clock: &dyn Clock) {
+    let mut since = None;
+    loop {
+        let away = driver.health().await == Health::Away;
+        let now = clock.boottime();
+        since = if away { since.or(Some(now)) } else { None };
+        if since.is_some_and(|since| now >= since + LATE_START) {
+            return;
+        }
+        tokio::time::sleep(LINGERING).await;
     }
 }
 
@@ -284,7 +304,9 @@ fn set(timer: &OwnedFd, moment: Duration) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compute::simulated::{Gait, NoWitness, Simulated};
     use crate::compute::supervisor::cgroup::Left;
+    use crate::environment::Environment;
     use proptest::prelude::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -309,6 +331,20 @@ mod tests {
         fn boottime(&self) -> Duration {
             Duration::from_secs(100) + self.0.elapsed()
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_is_down_is_given_up_and_one_that_hangs_is_not() {
+        let environment = Environment::system().unwrap();
+        let daemon = Simulated::new(&environment, "h1", Gait::default(), Arc::new(NoWitness));
+        let clock = Paused(tokio::time::Instant::now());
+        let given_up = |limit| tokio::time::timeout(limit, daemon_is_gone(&daemon, &clock));
+        assert!(given_up(Duration::from_secs(60)).await.is_err(), "it answers");
+        daemon.hang();
+        assert!(given_up(Duration::from_secs(60)).await.is_err(), "it hangs");
+        daemon.go_away();
+        assert!(given_up(LATE_START - LINGERING).await.is_err(), "it may be just coming back");
+        given_up(LATE_START * 2).await.unwrap();
     }
 
     struct World {

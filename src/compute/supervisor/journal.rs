@@ -16,6 +16,8 @@ pub(super) struct Journal {
     pub phase: Option<Phase>,
     /// Own ends soon after a start, in a row.
     pub short_runs: u32,
+    /// It is given up, and may run on.
+    pub left: bool,
 }
 
 impl Journal {
@@ -34,6 +36,7 @@ impl Journal {
             timings: earlier.as_ref().map(|report| report.timings.clone()).unwrap_or_default(),
             short_runs: earlier.as_ref().map_or(0, |report| report.short_runs),
             phase: earlier.map(|report| report.phase),
+            left: false,
         }
     }
 
@@ -65,6 +68,7 @@ impl Journal {
             phase: phase.clone(),
             timings: self.timings.clone(),
             short_runs: self.short_runs,
+            left: self.left,
         };
         if let Err(error) = self.options.ledger.put_report(&self.id, &report) {
             tracing::error!(error = &error as &dyn std::error::Error, "the report cannot be written");

@@ -440,6 +440,7 @@ impl Supervisor {
         };
         let end = stopped.unwrap_or_else(|message| {
             self.external.leave();
+            self.journal.left = true;
             End { message: Some(message), ..End::default() }
         });
         self.drain().await;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::environment::Environment;
 use crate::store::embedded::Embedded;
+use crate::store::simulated::Simulated;
 use crate::store::{Operation, encode};
 use serde_json::json;
 
@@ -117,8 +118,8 @@ async fn two_looks_at_a_new_generation_agree() {
     assert_eq!(history.state().known.back, None);
     // So does an answer to what was asked before.
     let before = Asked { floor: Floor { generation: 1, revision: Revision(100) }, at: Instant::now() };
-    history.after(before, Revision(3)).unwrap();
-    history.after(before, Revision(1000)).unwrap();
+    history.after(before, Revision(3), None).unwrap();
+    history.after(before, Revision(1000), None).unwrap();
     put(history.guard(present).as_ref(), "last").await;
 }
 
@@ -153,4 +154,29 @@ async fn a_read_after_an_outage_does_not_spare_the_look() {
     let late = Transaction::new().then(Operation::delete("before"));
     assert!(guarded.commit(late).await.is_err());
     assert!(plain.get("before").await.unwrap().entry.is_some(), "it was done all the same");
+}
+
+/// Who was cut off since before the snapshot sees no lower revision in what was made of it.
+#[tokio::test]
+async fn a_store_made_from_a_snapshot_is_another_however_far_it_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Simulated::new(&Environment::system().unwrap());
+    let operator = store.client("operator");
+    put(&operator, &key::cluster()).await;
+    let history = History::open(directory.path()).unwrap();
+    let guarded = history.guard(Arc::new(store.client("cut off")));
+    put(guarded.as_ref(), "before").await;
+
+    put(&operator, "while it was cut off").await;
+    store.restore(store.save(), Duration::ZERO);
+    let error = guarded.get("before").await.unwrap_err();
+    assert!(error.to_string().contains("it is not the etcd cluster 1 any more"), "{error}");
+    assert!(guarded.commit(Transaction::new().then(Operation::delete("before"))).await.is_err());
+    // So it is for one that starts then, too.
+    let again = History::open(directory.path()).unwrap().guard(Arc::new(store.client("anew")));
+    assert!(again.get("before").await.is_err());
+
+    put_generation(&operator, &key::cluster(), 2).await;
+    let next = History::open(directory.path()).unwrap().guard(Arc::new(store.client("anew")));
+    next.get("before").await.unwrap();
 }

@@ -9,6 +9,7 @@
 //! ```
 //! Which entry signs and which are trusted follows from the record and the time alone ([`Authorities::signer`]).
 
+use super::keyring::Held;
 use super::secret::{ClusterSecret, hex};
 use crate::environment::{Environment, Timestamp};
 use base64::Engine;
@@ -128,6 +129,25 @@ impl Authorities {
         }
         if good.authorities.is_empty() { Err(AuthorityError::WrongSecret) } else { Ok(good) }
     }
+
+    /// Those that were made with a secret that is held, all of them under the one in use; and whether any was under the other.
+    ///
+    /// # Errors
+    /// As [`Self::opened`].
+    pub fn under(&self, environment: &Environment, cluster: &str, held: &Held) -> Result<(Self, bool), AuthorityError> {
+        let (mut next, mut moved) = (self.clone(), false);
+        if let Some(other) = &held.other {
+            for authority in &mut next.authorities {
+                if authority.key(cluster, &held.current).is_err()
+                    && let Ok(key) = authority.key(cluster, other)
+                {
+                    *authority = authority.resealed(environment, cluster, &held.current, &key)?;
+                    moved = true;
+                }
+            }
+        }
+        Ok((next.opened(cluster, &held.current)?, moved))
+    }
 }
 
 impl Authority {
@@ -215,6 +235,18 @@ impl Authority {
             .map_err(|_| failed())?;
         authority.sealed_key = BASE64.encode([nonce.as_slice(), sealed.as_slice()].concat());
         Ok(authority)
+    }
+
+    /// The same with its key under `secret`.
+    fn resealed(
+        &self,
+        environment: &Environment,
+        cluster: &str,
+        secret: &ClusterSecret,
+        key: &[u8],
+    ) -> Result<Self, AuthorityError> {
+        let sealed = Self::sealed(environment, cluster, secret, self.certificate.clone(), key)?;
+        Ok(Self { sealed_key: sealed.sealed_key, ..self.clone() })
     }
 
     /// Its key.

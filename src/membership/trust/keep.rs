@@ -2,6 +2,7 @@
 
 use super::authority::{Authorities, Authority};
 use super::certificate::{NodeCertificate, Subject};
+use super::keyring::Held;
 use super::secret::{self, ClusterSecret};
 use super::tls::{Tls, roots};
 use super::{Names, Opened, Trust, TrustError};
@@ -50,7 +51,9 @@ impl Trust {
         let own = NodeCertificate::load(&shared.settings.state);
         let mut turn = Turn { record, cluster, host, identity, names, own, trusted: String::new() };
         let mut told = String::new();
+        let mut held = shared.settings.keys.watch();
         loop {
+            held.mark_unchanged();
             let wait = match self.turn(&mut turn).await {
                 Ok(()) => {
                     told.clear();
@@ -71,6 +74,8 @@ impl Trust {
             };
             tokio::select! {
                 _ = changes.next() => {}
+                // The keyring is ours, so that this ends never.
+                _ = held.changed() => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -84,13 +89,16 @@ impl Trust {
             // The store is away: the last record known has to do.
             false => Some(last_record(&shared.settings.state).ok_or(TrustError::NotOpen)?),
         };
-        let (secret, record) = match known {
-            Some(record) => (self.secret_for(&record, &turn.cluster)?, record),
+        let (held, record) = match known {
+            Some(record) => (self.held_for(&record, &turn.cluster)?, record),
             None => self.found(&turn.cluster).await?,
         };
-        let authorities = record.opened(&turn.cluster, &secret)?;
-        self.remember(&authorities)?;
-        let opened = Opened { cluster: turn.cluster.clone(), secret, authorities };
+        let (authorities, moved) = record.under(&shared.environment, &turn.cluster, &held)?;
+        if moved && held.changing {
+            self.reseal(&turn.cluster, &held).await?;
+        }
+        self.remember(&record)?;
+        let opened = Opened { cluster: turn.cluster.clone(), held, authorities, as_stored: record.clone() };
         let opened = Arc::new(opened);
         *shared.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
 
@@ -100,7 +108,7 @@ impl Trust {
         let mut changed = false;
         if let (Some(reason), Some(signer)) = (reason, opened.authorities.signer(now)) {
             let lifetime = shared.settings.lifetime;
-            let own = NodeCertificate::issue(signer, &opened.cluster, &opened.secret, &subject, now, lifetime)?;
+            let own = NodeCertificate::issue(signer, &opened.cluster, opened.secret(), &subject, now, lifetime)?;
             own.save(&shared.settings.state)?;
             tracing::info!(
                 reason,
@@ -126,17 +134,18 @@ impl Trust {
         Ok(())
     }
 
-    /// This host's secret, which has to open `record`.
-    fn secret_for(&self, record: &Authorities, cluster: &str) -> Result<ClusterSecret, TrustError> {
-        let place = &self.shared.settings.secret;
-        if let Some(secret) = place.find()? {
-            return Ok(secret);
+    /// This host's secrets, one of which has to open `record`.
+    fn held_for(&self, record: &Authorities, cluster: &str) -> Result<Held, TrustError> {
+        let keys = &self.shared.settings.keys;
+        if let Some(held) = keys.look()? {
+            return Ok(held);
         }
+        let place = keys.place();
         // An agent that made the cluster's may have been cut off before it had it in its place.
         match secret::read(&place.proposed())? {
             Some(secret) if record.opened(cluster, &secret).is_ok() => {
                 secret::rename(&place.proposed(), place.own())?;
-                Ok(secret)
+                keys.look()?.ok_or_else(|| TrustError::NoSecret { path: place.own().to_owned() })
             }
             _ => Err(TrustError::NoSecret { path: place.own().to_owned() }),
         }
@@ -144,9 +153,9 @@ impl Trust {
 
     /// Makes the cluster's authority, and the secret where this host was given none. Of agents that do so at once one is
     /// first, and what the others made is forgotten.
-    async fn found(&self, cluster: &str) -> Result<(ClusterSecret, Authorities), TrustError> {
+    async fn found(&self, cluster: &str) -> Result<(Held, Authorities), TrustError> {
         let shared = &self.shared;
-        let place = &shared.settings.secret;
+        let place = shared.settings.keys.place();
         let secret = match (place.find()?, secret::read(&place.proposed())?) {
             (Some(secret), _) | (None, Some(secret)) => secret,
             (None, None) => {
@@ -169,7 +178,17 @@ impl Trust {
             (false, None) => return Err(TrustError::NotOpen),
         };
         // Takes what was proposed to its place, if that is what the cluster took.
-        Ok((self.secret_for(&record, cluster)?, record))
+        Ok((self.held_for(&record, cluster)?, record))
+    }
+
+    /// Has the store hold the authorities' keys under the secret that is in use by now. Whoever is first does it for all.
+    async fn reseal(&self, cluster: &str, held: &Held) -> Result<(), TrustError> {
+        let Some((entry, record)) = self.record().await? else { return Ok(()) };
+        let (next, moved) = record.under(&self.shared.environment, cluster, held)?;
+        if moved && self.replace(&entry, &next).await? {
+            tracing::info!("the authority's keys are sealed with the new secret");
+        }
+        Ok(())
     }
 
     /// The record as last seen, for the time when nobody can be asked. Its keys are sealed here as well.

@@ -9,6 +9,8 @@
 //! is half over, an authority that took over, a new address of this host, a secret that was brought after the start. Nothing
 //! is restarted for any of it. What was last good is on disk and serves before the store answers, and while it is away.
 //!
+//! The secret itself is changed while all runs: [`keyring`] has how.
+//!
 //! **A host without the secret** goes on with its work, and stays closed: it has no certificate, so nobody speaks TLS with it, it is
 //! asked nothing and asks nothing; plain text does not take its place. A host with a *wrong* secret refuses to start.
 
@@ -16,6 +18,7 @@ pub mod authority;
 pub mod certificate;
 mod client;
 mod keep;
+pub mod keyring;
 pub mod pin;
 pub mod secret;
 pub mod tls;
@@ -23,6 +26,7 @@ pub mod token;
 
 pub use authority::{Authorities, Authority, AuthorityError};
 pub use client::{LEASE, MESH, PeerError};
+pub use keyring::{Held, Keyring};
 pub use secret::{ClusterSecret, SecretError, SecretPlace};
 pub use tls::{Tls, TlsError};
 
@@ -89,7 +93,7 @@ impl fmt::Debug for Names {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub state: PathBuf,
-    pub secret: SecretPlace,
+    pub keys: Keyring,
     pub lifetime: Duration,
 }
 
@@ -112,8 +116,18 @@ struct Shared {
 #[derive(Debug)]
 pub struct Opened {
     pub cluster: String,
-    pub secret: ClusterSecret,
+    pub held: Held,
+    /// Under the secret in use.
     pub authorities: Authorities,
+    /// Under the one that they have in the store.
+    pub as_stored: Authorities,
+}
+
+impl Opened {
+    /// The secret in use.
+    pub fn secret(&self) -> &ClusterSecret {
+        &self.held.current
+    }
 }
 
 impl Trust {
@@ -142,6 +156,11 @@ impl Trust {
         self.shared.tls.subscribe()
     }
 
+    /// This host's secrets.
+    pub fn keys(&self) -> &Keyring {
+        &self.shared.settings.keys
+    }
+
     /// The authority with the secret, once both are there.
     ///
     /// # Errors
@@ -156,7 +175,7 @@ impl Trust {
     /// # Errors
     /// [`TrustError::refuses`] where it is not, or cannot be read.
     pub async fn check(&self, cluster: &str) -> Result<(), TrustError> {
-        let Some(secret) = self.shared.settings.secret.find()? else { return Ok(()) };
+        let Some(held) = self.shared.settings.keys.look()? else { return Ok(()) };
         let mut patience = Patience::new(&self.shared.environment, "the cluster's authority");
         let record = loop {
             if let Some(result) = patience.settle(self.record().await).await {
@@ -164,7 +183,7 @@ impl Trust {
             }
         };
         if let Some((_, record)) = record {
-            record.opened(cluster, &secret)?;
+            record.under(&self.shared.environment, cluster, &held)?;
         }
         Ok(())
     }
@@ -175,7 +194,7 @@ impl Trust {
     /// Where one is taking over already, and what the store answers.
     pub async fn rotate(&self, overlap: Duration) -> Result<Authorities, TrustError> {
         let opened = self.opened()?;
-        let new = Authority::generate(&self.shared.environment, &opened.cluster, &opened.secret)?;
+        let new = Authority::generate(&self.shared.environment, &opened.cluster, opened.secret())?;
         self.take_over(new, overlap).await
     }
 
@@ -185,7 +204,7 @@ impl Trust {
     /// Also where it is none that can sign.
     pub async fn import(&self, certificate: &str, key: &str, overlap: Duration) -> Result<Authorities, TrustError> {
         let opened = self.opened()?;
-        let new = Authority::import(&self.shared.environment, &opened.cluster, &opened.secret, certificate, key)?;
+        let new = Authority::import(&self.shared.environment, &opened.cluster, opened.secret(), certificate, key)?;
         self.take_over(new, overlap).await
     }
 

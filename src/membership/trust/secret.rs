@@ -89,6 +89,12 @@ impl ClusterSecret {
         Zeroizing::new(hex(self.0.as_slice()))
     }
 
+    /// What it is called: sixteen digits that say nothing of it.
+    pub fn name(&self) -> String {
+        let name = self.derive("stampede-secret-name-1", &[]);
+        hex(&name[..8])
+    }
+
     /// The key for one purpose: HKDF-SHA256 over the secret, with `context` as salt and `purpose` as info.
     pub fn derive(&self, purpose: &str, context: &[u8]) -> Zeroizing<[u8; LENGTH]> {
         let mut key = Zeroizing::new([0; LENGTH]);
@@ -141,6 +147,19 @@ impl SecretPlace {
             }
         }
         Ok(None)
+    }
+
+    /// The file that [`Self::find`] reads, or would if there were one.
+    pub fn used(&self) -> PathBuf {
+        let credential = self.credential.iter().filter(|path| path.exists());
+        self.told.iter().chain(credential).next().unwrap_or(&self.own).clone()
+    }
+
+    /// Where the secret lies that is to follow.
+    pub fn next(&self) -> PathBuf {
+        let mut path = self.used().into_os_string();
+        path.push(".next");
+        path.into()
     }
 
     /// Where a secret goes that this host makes or is given.
@@ -255,6 +274,17 @@ mod tests {
         assert!(matches!(place.find(), Err(SecretError::Content { .. })));
         let told = SecretPlace::new(Some(state.path().join("told")), None, state.path());
         assert!(matches!(told.find(), Err(SecretError::Missing { .. })));
+    }
+
+    #[test]
+    fn the_next_lies_beside_the_one_in_use() {
+        let (state, credentials) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let place = SecretPlace::new(None, Some(credentials.path().to_owned()), state.path());
+        assert_eq!(place.next(), state.path().join("secret.next"));
+        write_private(&credentials.path().join(CREDENTIAL), secret().text().as_bytes()).unwrap();
+        assert_eq!(place.next(), credentials.path().join("stampede.secret.next"));
+        let told = SecretPlace::new(Some("/etc/stampede/secret.hex".into()), None, state.path());
+        assert_eq!(told.next(), Path::new("/etc/stampede/secret.hex.next"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! and a proof: an HMAC over id, secret and time under a key derived from the cluster secret. Who reads etcd cannot use a
 //! token, who writes to it cannot make one.
 
-use super::{Trust, TrustError};
+use super::{ClusterSecret, Trust, TrustError};
 use crate::environment::{Environment, Timestamp};
 use crate::store::{self, Operation, Transaction, key};
 use base64::Engine;
@@ -248,20 +248,21 @@ impl Trust {
 
     fn proof(&self, id: &str, secret: &[u8], expires: Timestamp) -> Result<hmac::Tag, TokenError> {
         let opened = self.opened()?;
-        Ok(hmac::sign(&proving_key(&opened), &proven(id, secret, expires)))
+        Ok(hmac::sign(&proving_key(&opened, opened.secret()), &proven(id, secret, expires)))
     }
 
-    /// In constant time.
+    /// In constant time. While the secret is changed, tokens from before are good.
     fn verify(&self, id: &str, secret: &[u8], record: &TokenRecord) -> Result<(), TokenError> {
         let opened = self.opened()?;
         let proof = unhex(&record.proof).ok_or(TokenError::Unknown)?;
-        hmac::verify(&proving_key(&opened), &proven(id, secret, record.expires), &proof)
-            .map_err(|_| TokenError::Unknown)
+        let proven = proven(id, secret, record.expires);
+        let mut keys = opened.held.all().map(|secret| proving_key(&opened, secret));
+        keys.any(|key| hmac::verify(&key, &proven, &proof).is_ok()).then_some(()).ok_or(TokenError::Unknown)
     }
 }
 
-fn proving_key(opened: &super::Opened) -> hmac::Key {
-    hmac::Key::new(hmac::HMAC_SHA256, opened.secret.derive("stampede-token-1", opened.cluster.as_bytes()).as_slice())
+fn proving_key(opened: &super::Opened, secret: &ClusterSecret) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, secret.derive("stampede-token-1", opened.cluster.as_bytes()).as_slice())
 }
 
 /// The id and the time have fixed lengths.

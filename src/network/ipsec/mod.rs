@@ -13,9 +13,10 @@
 //! | [`pulse`] | whether the peers are heard |
 //! | [`account`] | what went through the associations, by peer |
 //! | [`capability`] | whether this kernel can do it |
+//! | [`room`] | room for associations in the kernel, made before there is traffic |
 //! | [`engine`] | the loop that does it |
 //!
-//! All but the last two, and the policies' application, are pure: no socket, no clock, no store.
+//! All but the last three, and the policies' application, are pure: no socket, no clock, no store.
 
 pub mod account;
 pub mod capability;
@@ -26,6 +27,7 @@ pub mod peers;
 pub mod policy;
 pub mod pulse;
 pub mod record;
+pub mod room;
 pub mod rotation;
 pub mod secret;
 pub mod view;

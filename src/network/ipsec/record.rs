@@ -4,7 +4,7 @@ use super::{
     half::PublicHalf,
     secret::{SecretName, Secrets},
 };
-use crate::network::mesh::Mesh;
+use crate::network::mesh::{Mesh, Outside};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -56,6 +56,7 @@ struct HalfRecord {
 pub struct Opened {
     pub number: u32,
     pub underlay: Vec<IpAddr>,
+    pub outside: Outside,
     pub esp_port: Option<u16>,
     /// The newest last; at least one.
     pub halves: Vec<PublicHalf>,
@@ -71,18 +72,7 @@ impl Opened {
         }
         bytes.extend(self.number.to_be_bytes());
         bytes.extend((self.underlay.len() as u64).to_be_bytes());
-        for address in &self.underlay {
-            match address {
-                IpAddr::V4(address) => {
-                    bytes.push(4);
-                    bytes.extend(address.octets());
-                }
-                IpAddr::V6(address) => {
-                    bytes.push(6);
-                    bytes.extend(address.octets());
-                }
-            }
-        }
+        self.underlay.iter().for_each(|address| put(&mut bytes, *address));
         bytes.push(u8::from(self.esp_port.is_some()));
         bytes.extend(self.esp_port.unwrap_or(0).to_be_bytes());
         bytes.extend((self.halves.len() as u64).to_be_bytes());
@@ -91,6 +81,15 @@ impl Opened {
             bytes.extend(half.public);
             bytes.extend(half.nonce);
             bytes.extend(half.secret.0);
+        }
+        // Behind what tells how long it is, and only where there is any: hosts that know nothing of it seal as ever.
+        if self.outside != Outside::default() {
+            let site = self.outside.site.as_deref().unwrap_or_default();
+            bytes.push(u8::from(self.outside.site.is_some()));
+            bytes.extend((site.len() as u64).to_be_bytes());
+            bytes.extend(site.as_bytes());
+            bytes.push(u8::from(self.outside.public.is_some()));
+            self.outside.public.iter().for_each(|address| put(&mut bytes, *address));
         }
         bytes
     }
@@ -122,6 +121,7 @@ impl Mesh {
         let opened = Opened {
             number: self.number,
             underlay: self.underlay.clone(),
+            outside: self.outside.clone(),
             esp_port: self.sealed.esp_port,
             // What cannot be read was changed after it was sealed.
             halves: halves.ok_or(Error::Seal)?,
@@ -144,6 +144,19 @@ impl Mesh {
             return Err(Error::Nonsense("no address"));
         }
         Ok(opened)
+    }
+}
+
+fn put(bytes: &mut Vec<u8>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            bytes.push(4);
+            bytes.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            bytes.push(6);
+            bytes.extend(address.octets());
+        }
     }
 }
 
@@ -177,7 +190,7 @@ mod tests {
         let sealed = opened.seal("c1", "h7", &secrets(byte));
         let underlay = Underlay { address: opened.underlay[0], mtu: 1500 };
         let mesh = Mesh::new(opened.number, underlay, 1380, Encryption::Ipsec, sealed);
-        Mesh { underlay: opened.underlay.clone(), ..mesh }
+        Mesh { underlay: opened.underlay.clone(), outside: opened.outside.clone(), ..mesh }
     }
 
     fn opened() -> Opened {
@@ -186,6 +199,7 @@ mod tests {
         Opened {
             number: 7,
             underlay: vec!["198.18.0.7".parse().unwrap(), "fd00::7".parse().unwrap()],
+            outside: Outside { public: Some("203.0.113.7".parse().unwrap()), site: Some("there".into()) },
             esp_port: None,
             halves,
         }

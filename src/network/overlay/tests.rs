@@ -1,5 +1,6 @@
 use super::*;
 use crate::network::ipsec::record::Sealed;
+use crate::network::mesh::Encryption;
 use crate::store::Revision;
 use proptest::prelude::*;
 use stampede_netlink::route::RouteKind;
@@ -22,8 +23,9 @@ fn block(revision: i64, number: u32, host: u32) -> Taken {
 fn view<'a>(mesh: &'a BTreeMap<String, Mesh>, blocks: &'a [Taken], subnet: &'a SubnetSpec) -> View<'a> {
     let underlay = Some(Underlay { address: Ipv4Addr::new(198, 18, 0, 1).into(), mtu: 1500 });
     static NONE: BTreeMap<String, String> = BTreeMap::new();
-    let encryption = Encryption::None;
-    View { host: "h1", subnet, underlay, mtu: 1380, encryption, mesh, refused: &NONE, blocks }
+    static OUTSIDE: Outside = Outside { public: None, site: None };
+    let (encryption, outside) = (Mode::None, &OUTSIDE);
+    View { host: "h1", subnet, underlay, outside, mtu: 1380, encryption, mesh, refused: &NONE, blocks }
 }
 
 fn shown(plan: &Plan) -> Vec<String> {
@@ -76,12 +78,31 @@ fn hosts_that_encrypt_and_hosts_that_do_not_refuse_each_other() {
     let (mut mesh, subnet) = (mesh(3), SubnetSpec::default());
     mesh.get_mut("h2").unwrap().encryption = Encryption::Ipsec;
     let blocks = [block(1, 1, 1), block(2, 2, 2), block(3, 3, 3)];
-    for (encryption, refused) in [(Encryption::None, "h2"), (Encryption::Ipsec, "h3")] {
+    for (encryption, refused) in [(Mode::None, "h2: it encrypts"), (Mode::Ipsec, "h3: it does not encrypt")] {
         let plan = plan(&View { encryption, ..view(&mesh, &blocks, &subnet) });
         assert_eq!(plan.problems.len(), 1);
-        assert!(plan.problems[0].starts_with(&format!("no overlay to {refused}: its network.encryption")));
+        assert!(plan.problems[0].starts_with(&format!("no overlay to {refused}")), "{:?}", plan.problems);
         assert_eq!(plan.forwarding.len(), 1);
     }
+    let either = plan(&View { encryption: Mode::Either, ..view(&mesh, &blocks, &subnet) });
+    assert_eq!((either.problems.len(), either.forwarding.len()), (0, 2));
+    mesh.get_mut("h2").unwrap().takes_plain = true;
+    let none = plan(&view(&mesh, &blocks, &subnet));
+    assert_eq!((none.problems.len(), none.forwarding.len()), (0, 2));
+}
+
+#[test]
+fn hosts_of_other_sites_are_reached_at_their_public_addresses() {
+    let (mut mesh, subnet) = (mesh(3), SubnetSpec::default());
+    let there = Outside { public: Some("203.0.113.7".parse().unwrap()), site: Some("there".into()) };
+    mesh.get_mut("h2").unwrap().outside = there.clone();
+    let blocks = [block(1, 1, 1), block(2, 2, 2), block(3, 3, 3)];
+    let addresses = |outside: &Outside| {
+        let plan = plan(&View { outside, ..view(&mesh, &blocks, &subnet) });
+        plan.forwarding.values().map(ToString::to_string).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(addresses(&Outside::default()), BTreeSet::from(["203.0.113.7".into(), "198.18.0.3".into()]));
+    assert_eq!(addresses(&there), BTreeSet::from(["198.18.0.2".into(), "198.18.0.3".into()]));
 }
 
 #[test]

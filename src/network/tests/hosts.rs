@@ -282,25 +282,28 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
 
 #[tokio::test]
 async fn hosts_have_numbers_of_their_own_and_keep_them() {
-    use crate::network::mesh::{Mesh, Underlay, publish};
+    use crate::network::mesh::{Mesh, Outside, Underlay, publish};
     let store = store();
     let underlay = |last: u8| Underlay { address: std::net::Ipv4Addr::new(198, 18, 0, last).into(), mtu: 1500 };
     let mut tasks = tokio::task::JoinSet::new();
     for host in 1..=8 {
         let store = store.clone();
-        tasks.spawn(
-            async move { publish(store.as_ref(), &format!("h{host}"), underlay(host), 1380).await.unwrap().number },
-        );
+        tasks.spawn(async move {
+            publish(store.as_ref(), &format!("h{host}"), (underlay(host), Outside::default()), 1380)
+                .await
+                .unwrap()
+                .number
+        });
     }
     let mut numbers = tasks.join_all().await;
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
     let before: Mesh = crate::store::decode(&store.get(&key::mesh("h3")).await.unwrap().entry.unwrap()).unwrap();
     let revision = store.get(&key::mesh("h3")).await.unwrap().revision;
-    assert_eq!(publish(store.as_ref(), "h3", underlay(3), 1380).await.unwrap(), before);
+    assert_eq!(publish(store.as_ref(), "h3", (underlay(3), Outside::default()), 1380).await.unwrap(), before);
     assert_eq!(store.get(&key::mesh("h3")).await.unwrap().revision, revision, "nothing was written");
     // A record that was lost comes back under the same number.
     store.commit(Transaction::new().then(crate::store::Operation::delete(key::mesh("h3")))).await.unwrap();
-    let after = publish(store.as_ref(), "h3", underlay(33), 1380).await.unwrap();
+    let after = publish(store.as_ref(), "h3", (underlay(33), Outside::default()), 1380).await.unwrap();
     assert_eq!((after.number, after.mac), (before.number, before.mac));
 }

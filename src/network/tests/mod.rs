@@ -3,6 +3,8 @@
 mod addresses;
 mod docker;
 mod encrypted;
+mod etcd;
+mod eyes;
 mod hosts;
 mod support;
 mod traffic;

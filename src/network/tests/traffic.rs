@@ -7,49 +7,86 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-/// Datagrams from the first host to each other one and back, every few milliseconds, each with its number.
+/// From one host to another.
+struct Flow {
+    name: String,
+    /// How many were sent so far.
+    count: Arc<AtomicU64>,
+    /// When each was sent.
+    sending: JoinHandle<Vec<Instant>>,
+    /// Which came.
+    receiving: JoinHandle<BTreeSet<u64>>,
+}
+
+/// Datagrams from each host to each other one, every few milliseconds, each with its number.
 pub struct Traffic {
-    sent: Arc<AtomicU64>,
     stop: tokio::sync::watch::Sender<bool>,
-    flows: Vec<(String, tokio::task::JoinHandle<u64>, tokio::task::JoinHandle<BTreeSet<u64>>)>,
+    flows: Vec<Flow>,
 }
 
 impl Traffic {
     pub fn between(hosts: &[Member]) -> Self {
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let (sent, mut flows) = (Arc::<AtomicU64>::default(), Vec::new());
-        for other in &hosts[1..] {
-            for (from, to) in [(&hosts[0], other), (other, &hosts[0])] {
+        let mut flows = Vec::new();
+        for from in hosts {
+            for to in hosts.iter().filter(|to| to.name != from.name) {
                 let port = 7100 + u16::try_from(flows.len()).unwrap();
                 let (client, server) = (from.listen(0), to.listen(port));
                 // What the emulated processor has no time for is to wait, not to count as lost.
                 rustix::net::sockopt::set_socket_recv_buffer_size_force(&server, 16 << 20).unwrap();
                 let receiving = tokio::spawn(receive(into_tokio(server), stopped.clone()));
-                let sending = tokio::spawn(send(into_tokio(client), to.at(port), stopped.clone(), sent.clone()));
-                flows.push((format!("{} to {}", from.name, to.name), sending, receiving));
+                let count = Arc::<AtomicU64>::default();
+                let sending = tokio::spawn(send(into_tokio(client), to.at(port), stopped.clone(), count.clone()));
+                flows.push(Flow { name: format!("{} to {}", from.name, to.name), count, sending, receiving });
             }
         }
-        Self { sent, stop, flows }
+        Self { stop, flows }
     }
 
-    /// Waits until so many more were sent.
-    pub async fn goes_on(&self, count: u64) {
-        let before = self.sent.load(Ordering::Relaxed);
-        eventually("traffic goes on", async || self.sent.load(Ordering::Relaxed) > before + count).await;
+    /// Waits until so many more were sent from each to each.
+    pub async fn goes_on(&self, more: u64) {
+        let sent = || self.flows.iter().map(|flow| flow.count.load(Ordering::Relaxed));
+        let before: Vec<_> = sent().collect();
+        eventually("traffic goes on", async || sent().zip(&before).all(|(now, before)| now >= before + more)).await;
     }
 
-    /// Ends it; all that was sent must have come.
-    pub async fn all_arrived(self) {
+    /// Ends it; all that was sent must have come. Where not, what each host's IPsec counted as dropped is told.
+    pub async fn all_arrived(self, hosts: &[Member]) {
+        let gap = self.longest_gap().await;
+        let drops = hosts.iter().map(|host| (&host.name, host.drops())).collect::<Vec<_>>();
+        assert!(gap.is_zero(), "packets are lost; dropped, as counted by each host's kernel: {drops:?}");
+    }
+
+    /// Ends it; how long it took at the most, from the first that was lost to the next that came.
+    pub async fn longest_gap(self) -> Duration {
         self.stop.send(true).unwrap();
-        for (flow, sending, receiving) in self.flows {
+        let mut longest = Duration::ZERO;
+        for Flow { name, sending, receiving, .. } in self.flows {
             let (sent, received) = (sending.await.unwrap(), receiving.await.unwrap());
-            assert!(sent > 50, "{flow}: {sent}");
-            let lost: Vec<_> = (0..sent).filter(|number| !received.contains(number)).collect();
-            println!("{flow}: {sent} sent, {} lost", lost.len());
-            assert!(lost.is_empty(), "{flow}: {} of {sent}, {:?} first", lost.len(), lost.first());
+            assert!(sent.len() > 50, "{name}: {}", sent.len());
+            let gap = gap(&sent, &received);
+            println!("{name}: {} of {} came, without a longer gap than {gap:?}", received.len(), sent.len());
+            longest = longest.max(gap);
+        }
+        longest
+    }
+}
+
+fn gap(sent: &[Instant], received: &BTreeSet<u64>) -> Duration {
+    let (mut longest, mut since) = (Duration::ZERO, None);
+    for (number, at) in sent.iter().enumerate() {
+        if received.contains(&(number as u64)) {
+            since = None;
+        } else {
+            let since = *since.get_or_insert(*at);
+            let next = sent.get(number + 1).unwrap_or(at);
+            longest = longest.max(next.duration_since(since)).max(Duration::from_nanos(1));
         }
     }
+    longest
 }
 
 fn into_tokio(socket: UdpSocket) -> tokio::net::UdpSocket {
@@ -62,21 +99,21 @@ async fn send(
     to: String,
     stopped: tokio::sync::watch::Receiver<bool>,
     all: Arc<AtomicU64>,
-) -> u64 {
+) -> Vec<Instant> {
     let mut pace = tokio::time::interval(Duration::from_millis(10));
     // No bursts after a pause of the emulated processor.
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut number = 0_u64;
+    let mut sent = Vec::new();
     while !*stopped.borrow() {
         pace.tick().await;
         let mut datagram = [0; 200];
-        datagram[..8].copy_from_slice(&number.to_be_bytes());
+        datagram[..8].copy_from_slice(&(sent.len() as u64).to_be_bytes());
         // One that cannot be sent is lost like any other.
         let _ = socket.send_to(&datagram, &to).await;
-        number += 1;
+        sent.push(Instant::now());
         all.fetch_add(1, Ordering::Relaxed);
     }
-    number
+    sent
 }
 
 async fn receive(socket: tokio::net::UdpSocket, mut stopped: tokio::sync::watch::Receiver<bool>) -> BTreeSet<u64> {

@@ -1,33 +1,34 @@
-//! Hosts that encrypt and the wire between them, as namespaces: a switch, one veth pair a host, eyes on all of it.
+//! Hosts that encrypt and the wire between them, as namespaces: a switch, one veth pair a host.
 
-use super::support::{Namespace, PATIENCE, eventually, exchange, ip};
+use super::etcd;
+use super::support::{Namespace, PATIENCE, cable, eventually, exchange, ip};
 use crate::environment::{Clock, Environment, Identity, Random, Timestamp};
-use crate::membership::trust::SecretPlace;
+use crate::membership::trust::keyring::Said;
+use crate::membership::trust::{Keyring, SecretPlace, secret::write_private};
 use crate::membership::{ClusterSettings, ensure_cluster, record::Alive};
 use crate::network::ipsec::{EspInUdp, derive::generations};
-use crate::network::mesh::{PORT, VNI, vtep_mac};
-use crate::network::{MeshView, Network, NetworkConfig, NetworkStatus, Protection, SubnetSpec};
-use crate::store::{Operation, Store, Transaction, embedded::Embedded, encode, key, mirror::Mirror};
+use crate::network::mesh::{Outside, PORT, VNI, vtep_mac};
+use crate::network::{Ipsec, MeshView, Network, NetworkConfig, NetworkStatus, Protection, SubnetSpec};
+use crate::store::{Operation, Store, Transaction, encode, key, mirror::Mirror};
 use serde_json::Value;
 use stampede_netlink::{
     Mac,
     link::{LinkKind, LinkSpec, PortFlags, VethSpec},
     xfrm::Association,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Where hosts take ESP in UDP.
 pub const ESP_PORTS: [u16; 2] = [4500, 4600];
-const ESP: u8 = 50;
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 
 /// Time since boot, and what is laid upon it.
 #[derive(Debug, Default)]
@@ -75,20 +76,35 @@ pub struct World {
     pub clock: Arc<Shifted>,
     environment: Environment,
     store: Arc<dyn Store>,
-    switch: Namespace,
+    pub(super) switch: Namespace,
     secrets: tempfile::TempDir,
+    ipv6: bool,
 }
 
 impl World {
     pub async fn new() -> Self {
+        Self::over(false).await
+    }
+
+    /// One whose hosts reach each other by IPv6 alone.
+    pub async fn over_ipv6() -> Self {
+        Self::over(true).await
+    }
+
+    async fn over(ipv6: bool) -> Self {
         let clock = Arc::new(Shifted::default());
         let environment = on(&clock);
-        let store: Arc<dyn Store> = Arc::new(Embedded::in_memory(&environment).unwrap());
+        let store = etcd::empty(&environment).await;
         ensure_cluster(store.as_ref(), &environment, ClusterSettings::default()).await.unwrap();
         let switch = Namespace::new().await;
         switch.netlink.ensure_link(&LinkSpec::new("switch", LinkKind::Bridge)).await.unwrap();
         switch.up("switch", &[("198.18.0.254", 24)]).await;
-        Self { clock, environment, store, switch, secrets: tempfile::tempdir().unwrap() }
+        Self { clock, environment, store, switch, secrets: tempfile::tempdir().unwrap(), ipv6 }
+    }
+
+    /// Where the host of this number is, and how long its network's prefix is.
+    fn place_of_host(&self, number: u8) -> (String, u8) {
+        if self.ipv6 { (format!("fd00:198::{number}"), 64) } else { (format!("198.18.0.{number}"), 24) }
     }
 
     fn secret(&self, digits: &str) -> PathBuf {
@@ -102,19 +118,67 @@ impl World {
         self.protection_by(&"a".repeat(64))
     }
 
+    /// ESP with those that encrypt, plain text with the others.
+    pub fn either(&self) -> Protection {
+        match self.protection() {
+            Protection::Ipsec(told) => Protection::Ipsec(Ipsec { takes_plain: true, ..told }),
+            Protection::None => unreachable!(),
+        }
+    }
+
     pub fn protection_by(&self, digits: &str) -> Protection {
         self.protect(SecretPlace::new(Some(self.secret(digits)), None, self.secrets.path()))
     }
 
     /// A folder in which there is no secret yet.
     pub fn place(&self) -> PathBuf {
-        let place = self.secrets.path().join("later");
+        self.place_of("later")
+    }
+
+    fn place_of(&self, name: &str) -> PathBuf {
+        let place = self.secrets.path().join(name);
         std::fs::create_dir_all(&place).unwrap();
         place
     }
 
+    /// Three hosts, each with a folder of its own for its secrets.
+    pub async fn three_with_files(&self) -> Vec<Member> {
+        let mut hosts = Vec::new();
+        for number in 1..=3 {
+            let place = self.place_of(&format!("h{number}"));
+            self.bring_secret(&place);
+            hosts.push(self.member(number, self.protection_at(&place)).await);
+        }
+        self.meshed(&hosts).await;
+        hosts
+    }
+
     pub fn protection_at(&self, place: &Path) -> Protection {
         self.protect(SecretPlace::new(None, None, place))
+    }
+
+    /// The secret that is to follow, on this host.
+    pub fn bring_next_secret(&self, member: &Member, digits: &str) {
+        let Protection::Ipsec(Ipsec { keys, .. }) = &member.protection else { unreachable!() };
+        write_private(&keys.place().next(), digits.as_bytes()).unwrap();
+        keys.look().unwrap();
+    }
+
+    /// All hosts hear what each says that it has; which are used then.
+    pub fn secrets_are_heard(&self, hosts: &[Member]) -> BTreeSet<String> {
+        let keys = |member: &Member| match &member.protection {
+            Protection::Ipsec(told) => told.keys.clone(),
+            Protection::None => unreachable!(),
+        };
+        let said: Said = hosts.iter().map(|host| (host.name.clone(), keys(host).held().unwrap().names())).collect();
+        hosts.iter().map(|host| keys(host).heard(said.clone()).unwrap().unwrap().names().used).collect()
+    }
+
+    pub fn settle_secrets(&self, hosts: &[Member]) {
+        for host in hosts {
+            let Protection::Ipsec(Ipsec { keys, .. }) = &host.protection else { unreachable!() };
+            keys.settle().unwrap();
+        }
     }
 
     pub fn bring_secret(&self, place: &Path) {
@@ -123,21 +187,32 @@ impl World {
 
     fn protect(&self, secret: SecretPlace) -> Protection {
         let alive = Mirror::start(self.store.clone(), &self.environment, key::all_alive());
-        Protection::Ipsec { secret, alive, esp: None }
+        Protection::Ipsec(Ipsec { keys: Keyring::new(secret), alive, esp: None, takes_plain: false })
     }
 
     /// A host of which a port takes ESP in UDP. Whoever keeps the protection keeps the port open.
     pub async fn member_in_udp(&self, number: u8, port: u16) -> Member {
         let mut member = self.member(number, self.protection()).await;
-        let opened = member.namespace.run(|| EspInUdp::open(port, true)).unwrap();
-        let Protection::Ipsec { secret, alive, .. } = member.protection.clone() else { unreachable!() };
-        member.restart_with(self, Protection::Ipsec { secret, alive, esp: Some(opened) }).await;
+        let opened = member.namespace.run(|| EspInUdp::open(port, !self.ipv6)).unwrap();
+        let Protection::Ipsec(told) = member.protection.clone() else { unreachable!() };
+        member.restart_with(self, Protection::Ipsec(Ipsec { esp: Some(opened), ..told })).await;
         member
     }
 
-    /// A host at 198.18.0.NUMBER, with an address for an instance, and a lease.
+    /// A host whose address ends with this number, with an address for an instance, and a lease.
     pub async fn member(&self, number: u8, protection: Protection) -> Member {
-        let (namespace, name, address) = (Namespace::new().await, format!("h{number}"), format!("198.18.0.{number}"));
+        let namespace = Namespace::new().await;
+        let (address, length) = self.place_of_host(number);
+        if self.ipv6 {
+            // There are no doubles here, and none is looked for, which takes seconds.
+            namespace.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")).unwrap();
+        }
+        self.plug(&namespace, number, &address, length).await;
+        self.begin(namespace, number, address, Outside::default(), protection).await
+    }
+
+    /// A cable from the switch into a namespace, with this address there.
+    async fn plug(&self, namespace: &Namespace, number: u8, address: &str, length: u8) {
         let cable = VethSpec {
             name: format!("port{number}"),
             peer: "wire".to_owned(),
@@ -151,12 +226,50 @@ impl World {
         self.switch.netlink.create_veth(&cable).await.unwrap();
         self.switch.netlink.move_link("wire", namespace.fd()).await.unwrap();
         self.switch.up(&cable.name, &[]).await;
-        namespace.up("wire", &[(&address, 24)]).await;
+        namespace.up("wire", &[(address, length)]).await;
+    }
+
+    /// One of another site, which the others reach at 198.18.0.NUMBER, and whose own address is 192.168.7.NUMBER: between them is a router
+    /// that translates the one into the other. It is given back too.
+    pub async fn member_behind(&self, number: u8, port: u16) -> (Member, Namespace) {
+        let (router, namespace) = (Namespace::new().await, Namespace::new().await);
+        let (public, private) = (format!("198.18.0.{number}"), format!("192.168.7.{number}"));
+        self.plug(&router, number, &public, 24).await;
+        cable(&router, &namespace, "lan", ["192.168.7.254", &private], 24).await;
+        namespace.tool(&["ip", "route", "add", "default", "via", "192.168.7.254"]);
+        router.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap();
+        let rules = self.secrets.path().join("translation");
+        let text = format!(
+            "table ip translation {{
+                chain in {{ type nat hook prerouting priority dstnat; ip daddr {public} dnat to {private}; }}
+                chain out {{ type nat hook postrouting priority srcnat; ip saddr {private} snat to {public}; }}
+            }}"
+        );
+        std::fs::write(&rules, text).unwrap();
+        router.tool(&["nft", "-f", rules.to_str().unwrap()]);
+        let outside = Outside { public: Some(ip(&public)), site: Some("there".to_owned()) };
+        let opened = namespace.run(|| EspInUdp::open(port, true)).unwrap();
+        let Protection::Ipsec(told) = self.protection() else { unreachable!() };
+        let protection = Protection::Ipsec(Ipsec { esp: Some(opened), ..told });
+        (self.begin(namespace, number, private, outside, protection).await, router)
+    }
+
+    /// The agent of a host that has its address.
+    async fn begin(
+        &self,
+        namespace: Namespace,
+        number: u8,
+        address: String,
+        outside: Outside,
+        protection: Protection,
+    ) -> Member {
+        let name = format!("h{number}");
         let alive = Alive { identity: name.clone(), incarnation: 1, boot_id: "b".into(), address: address.clone() };
         self.put(&key::alive(&name), &alive).await;
-        let network = self.start(&name, &address, &namespace, protection.clone());
+        let place = (Some(ip(&address)), outside.clone());
+        let network = self.start(&name, place, &namespace, protection.clone());
         let own = self.address(&network, &name).await;
-        Member { namespace, network: Some(network), name, address, own, protection }
+        Member { namespace, network: Some(network), name, address, outside, own, protection }
     }
 
     async fn put<T: serde::Serialize>(&self, key: &str, value: &T) {
@@ -164,8 +277,16 @@ impl World {
         self.store.commit(Transaction::new().then(put)).await.unwrap();
     }
 
-    fn start(&self, name: &str, address: &str, namespace: &Namespace, protection: Protection) -> Network {
-        let config = NetworkConfig { underlay: Some(ip(address)), protection, ..NetworkConfig::new(name) };
+    /// Without an address that it is told it finds its own, towards the switch.
+    fn start(
+        &self,
+        name: &str,
+        (underlay, outside): (Option<IpAddr>, Outside),
+        namespace: &Namespace,
+        protection: Protection,
+    ) -> Network {
+        let towards = vec![(ip(&self.place_of_host(254).0), 2379).into()];
+        let config = NetworkConfig { underlay, outside, towards, protection, ..NetworkConfig::new(name) };
         Network::start(config, self.store.clone(), &self.environment, namespace.kernel())
     }
 
@@ -201,7 +322,7 @@ impl World {
                 eventually("they understand each other", async || from.asks_soon(to).is_ok()).await;
             }
         }
-        let encrypts = |host: &&Member| matches!(host.protection, Protection::Ipsec { .. });
+        let encrypts = |host: &&Member| matches!(host.protection, Protection::Ipsec(_));
         let peers = hosts.iter().filter(encrypts).count().saturating_sub(1);
         for host in hosts.iter().filter(encrypts) {
             eventually("two associations a peer, all used", async || {
@@ -271,6 +392,7 @@ pub struct Member {
     network: Option<Network>,
     pub name: String,
     address: String,
+    outside: Outside,
     own: Ipv4Addr,
     protection: Protection,
 }
@@ -296,10 +418,33 @@ impl Member {
     }
 
     pub async fn restart_with(&mut self, world: &World, protection: Protection) {
-        drop(self.network.take());
+        self.ends().await;
         self.protection = protection.clone();
-        self.network = Some(world.start(&self.name, &self.address, &self.namespace, protection));
+        self.network =
+            Some(world.start(&self.name, (Some(ip(&self.address)), self.outside.clone()), &self.namespace, protection));
         self.until("ready again", |status| status.ready).await;
+    }
+
+    /// The agent ends; the kernel is left as it is.
+    pub async fn ends(&mut self) {
+        if let Some(network) = self.network.take() {
+            network.end().await;
+        }
+    }
+
+    /// The agent starts anew without being told its address.
+    pub async fn finds_its_address(&mut self, world: &World) {
+        self.ends().await;
+        self.network =
+            Some(world.start(&self.name, (None, self.outside.clone()), &self.namespace, self.protection.clone()));
+        self.until("ready again", |status| status.ready).await;
+    }
+
+    /// It gets another address in place of the one it has, as from DHCP.
+    pub async fn moves(&mut self, world: &World, number: u8) {
+        let (address, length) = world.place_of_host(number);
+        self.namespace.up("wire", &[(&address, length)]).await;
+        self.address = address;
     }
 
     /// The machine goes down, with all that is in its kernel.
@@ -351,8 +496,30 @@ impl Member {
         self.all().await.iter().filter(about).count()
     }
 
+    /// What its kernel has dropped for IPsec's sake.
+    pub fn drops(&self) -> String {
+        format!("{:?}", self.namespace.kernel().xfrm_drops())
+    }
+
     pub async fn policies(&self) -> usize {
         self.namespace.kernel().xfrm().unwrap().policies().await.unwrap().len()
+    }
+
+    /// Waits until [`Self::newest_is_used`]; what there is instead is told.
+    pub async fn uses_the_newest(&self, patience: Duration) {
+        let limit = tokio::time::Instant::now() + patience;
+        while !self.newest_is_used().await {
+            if tokio::time::Instant::now() > limit {
+                let all = self.all().await;
+                let told = all.iter().map(|one| {
+                    let (from, to) = generations(one.spec.id.spi);
+                    let (source, destination) = (one.spec.source, one.spec.id.destination);
+                    format!("{source} to {destination}, halves {from} and {to}: {}", one.packets)
+                });
+                panic!("{} uses {:#?}, {:?}", self.name, told.collect::<Vec<_>>(), self.status());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Towards each peer there is one way out, and something went through it and came back under both ends' newest halves.
@@ -373,85 +540,4 @@ impl Member {
                 ins.iter().filter(back).any(|it| it.packets > 0)
             })
     }
-}
-
-/// What was seen on the wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    Esp,
-    /// To one of [`ESP_PORTS`].
-    EspInUdp,
-    /// The overlay's port, for all to read.
-    Plain,
-    Other,
-}
-
-/// How many of each kind from each address.
-type Counts = BTreeMap<(Kind, [u8; 4]), usize>;
-
-/// Eyes on the switch.
-pub struct Wire {
-    seen: Arc<Mutex<Counts>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Wire {
-    pub fn watch(world: &World) -> Self {
-        use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
-        // ETH_P_ALL, in network order.
-        let all = Protocol::from_raw(std::num::NonZeroU32::new(u32::from(3_u16.to_be())).unwrap());
-        let open = || socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::NONBLOCK, Some(all)).unwrap();
-        let mut socket = File::from(world.switch.run(open));
-        let seen: Arc<Mutex<Counts>> = Arc::default();
-        let notes = seen.clone();
-        let task = tokio::spawn(async move {
-            let mut buffer = [0; 4096];
-            loop {
-                while let Ok(length) = socket.read(&mut buffer) {
-                    if let Some(found) = kind(&buffer[..length]) {
-                        *notes.lock().unwrap().entry(found).or_default() += 1;
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        });
-        Self { seen, task }
-    }
-
-    /// So many of each kind.
-    pub async fn seen(&self) -> BTreeMap<Kind, usize> {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let mut kinds = BTreeMap::new();
-        for ((kind, _), count) in self.seen.lock().unwrap().iter() {
-            *kinds.entry(*kind).or_default() += count;
-        }
-        kinds
-    }
-
-    /// Of those for all to read so many that are not from this address.
-    pub async fn plain_but_from(&self, address: &str) -> usize {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let but = address.parse::<Ipv4Addr>().unwrap().octets();
-        let seen = self.seen.lock().unwrap();
-        seen.iter().filter(|((kind, from), _)| *kind == Kind::Plain && *from != but).map(|(_, count)| count).sum()
-    }
-}
-
-fn kind(frame: &[u8]) -> Option<(Kind, [u8; 4])> {
-    let packet = frame.get(14..).filter(|packet| packet.len() >= 24 && packet[0] >> 4 == 4)?;
-    let from = packet[12..16].try_into().ok()?;
-    let to_overlay = packet[22..24] == PORT.to_be_bytes();
-    let kind = match packet[9] {
-        ESP => Kind::Esp,
-        UDP if ESP_PORTS.iter().any(|port| packet[22..24] == port.to_be_bytes()) => Kind::EspInUdp,
-        UDP if to_overlay => Kind::Plain,
-        _ => Kind::Other,
-    };
-    Some((kind, from))
 }

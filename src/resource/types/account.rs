@@ -8,6 +8,9 @@ const OWN: &[Field] = &[
     Field::array("defaultNetworkIds", &Form::Reference("network")).create().update(),
     Field::string("externalId").create().update().filtered(),
     Field::string("externalIdType").create().update().max_length(128).filtered(),
+    Field::int("quotaAddresses").create().update().range(0, i64::MAX),
+    Field::int("quotaInstances").create().update().range(0, i64::MAX),
+    Field::int("quotaMemoryMb").create().update().range(0, i64::MAX),
 ];
 
 const fn owned(name: &'static str, target: &'static str) -> Link {

@@ -36,8 +36,8 @@ const OWN: &[Field] = &[
 
 pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, OWN],
-    collection_methods: &["GET"],
-    resource_methods: &["GET"],
+    collection_methods: &["GET", "POST"],
+    resource_methods: &["GET", "DELETE"],
     links: &[
         Link { name: "hosts", target: "host", path: LinkPath::Many("agentId"), create_default: None },
         Link { name: "storagePools", target: "storagePool", path: LinkPath::Many("agentId"), create_default: None },

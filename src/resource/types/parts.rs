@@ -24,7 +24,13 @@ fn of_host(host: &Resource, kind: &str, away: State) -> Resource {
 pub fn agent(_: &str, host: &Resource) -> Vec<Resource> {
     let mut row = of_host(host, "agent", State::Reconnecting);
     let address = host.get::<String>("agentAddress");
-    row.set("uri", address.map(|address| format!("https://{address}")));
+    row.set(
+        "uri",
+        match &host.name {
+            Some(name) if can(host, "simulated") => Some(format!("sim://{name}")),
+            _ => address.map(|address| format!("https://{address}")),
+        },
+    );
     row.set("zoneId", host.fields.get("zoneId").cloned().unwrap_or_default());
     vec![row]
 }
@@ -33,8 +39,12 @@ pub fn physical_host(_: &str, host: &Resource) -> Vec<Resource> {
     vec![of_host(host, "physicalHost", State::Inactive)]
 }
 
+fn can(host: &Resource, what: &str) -> bool {
+    host.get::<Vec<String>>("capabilities").unwrap_or_default().iter().any(|known| known == what)
+}
+
 fn runs_containers(host: &Resource) -> bool {
-    host.get::<Vec<String>>("capabilities").unwrap_or_default().iter().any(|known| known == "container")
+    can(host, "container") || can(host, "simulated")
 }
 
 pub fn storage_pool(_: &str, host: &Resource) -> Vec<Resource> {

@@ -10,23 +10,29 @@
 //!              │ silent, broken: a read ────► member k + 1, the same call again
 //!              └ silent, broken: a write ───► OutcomeUnknown; the next call goes to member k + 1
 //! ```
+//! All stores of an agent use the same member ([`Members`]): where one gets no answer, all ask theirs whether it is there, and what is
+//! watched at one that is silent is watched elsewhere ([`link`]).
 
 mod convert;
 mod dial;
 mod fault;
+mod link;
+mod members;
 mod session;
 mod watch;
 
 pub use dial::{Connection, Dial};
+pub use members::Members;
 
-use super::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
+use super::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, StoreId, Transaction, Watch};
 use crate::environment::Environment;
-use etcd_client::{GetOptions, GetResponse, LeaseKeepAliveStream, LeaseKeeper};
+use etcd_client::{GetOptions, GetResponse, LeaseKeepAliveStream, LeaseKeeper, ResponseHeader};
 use fault::Fault;
 use session::{Effect, Session};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +45,8 @@ pub struct EtcdOptions {
     pub login: Option<EtcdLogin>,
     /// How long any call may take.
     pub timeout: Duration,
+    /// The same for all stores of an agent.
+    pub members: Members,
     /// Instead of the kernel's own TCP; for endpoints without TLS.
     pub dial: Option<Dial>,
 }
@@ -50,6 +58,7 @@ impl Default for EtcdOptions {
             tls: None,
             login: None,
             timeout: Duration::from_secs(5),
+            members: Members::default(),
             dial: None,
         }
     }
@@ -84,6 +93,8 @@ pub struct EtcdStore {
     /// Streams on which leases are kept alive. One is taken out while it is used, so that it is gone after an error or when
     /// the call was given up, and the next call opens another.
     keepers: Arc<Mutex<HashMap<LeaseId, Keeper>>>,
+    /// The cluster that gave the last answer; 0 before the first, as etcd's own headers have it where there is none.
+    cluster: AtomicU64,
 }
 
 struct Keeper(LeaseKeeper, LeaseKeepAliveStream);
@@ -100,7 +111,7 @@ impl EtcdStore {
     /// # Errors
     /// [`Error::Unusable`] where an option cannot be used.
     pub fn connect(options: EtcdOptions, environment: &Environment) -> Result<Self, Error> {
-        Ok(Self { session: Session::new(options, environment)?, keepers: Arc::default() })
+        Ok(Self { session: Session::new(options, environment)?, keepers: Arc::default(), cluster: AtomicU64::new(0) })
     }
 
     async fn read(&self, key: &str, options: GetOptions) -> Result<GetResponse, Error> {
@@ -110,19 +121,27 @@ impl EtcdStore {
         };
         self.session.call(Effect::Reads, attempt).await
     }
+
+    /// At which revision it was answered; by whom is noted.
+    fn revision(&self, header: Option<&ResponseHeader>) -> Result<Revision, Error> {
+        if let Some(header) = header {
+            self.cluster.store(header.cluster_id(), Ordering::Relaxed);
+        }
+        convert::revision(header)
+    }
 }
 
 #[async_trait::async_trait]
 impl Store for EtcdStore {
     async fn get(&self, key: &str) -> Result<Lookup, Error> {
         let mut answer = self.read(key, GetOptions::new()).await?;
-        let revision = convert::revision(answer.header())?;
+        let revision = self.revision(answer.header())?;
         Ok(Lookup { revision, entry: answer.take_kvs().into_iter().next().map(convert::entry) })
     }
 
     async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
         let mut answer = self.read(prefix, GetOptions::new().with_prefix()).await?;
-        let revision = convert::revision(answer.header())?;
+        let revision = self.revision(answer.header())?;
         Ok(Snapshot { revision, entries: answer.take_kvs().into_iter().map(convert::entry).collect() })
     }
 
@@ -131,7 +150,7 @@ impl Store for EtcdStore {
         let options = GetOptions::new().with_prefix().with_min_mod_revision(after.0.saturating_add(1));
         let mut answer = self.read(prefix, options).await?;
         Ok(Difference {
-            revision: convert::revision(answer.header())?,
+            revision: self.revision(answer.header())?,
             count: usize::try_from(answer.count()).unwrap_or(0),
             written: answer.take_kvs().into_iter().map(convert::entry).collect(),
         })
@@ -146,11 +165,11 @@ impl Store for EtcdStore {
             async move { Ok(session::kv(&client).txn(request).await?) }
         };
         let answer = self.session.call(effect, attempt).await?;
-        Ok(convert::outcome(&answer, convert::revision(answer.header())?))
+        Ok(convert::outcome(&answer, self.revision(answer.header())?))
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
-        self.session.call(Effect::Reads, |client| watch::open(client, prefix, from)).await
+        self.session.call_on(Effect::Reads, |link| watch::open(link, prefix, from)).await
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
@@ -213,6 +232,13 @@ impl Store for EtcdStore {
             // Another did it already.
             Err(Error::Compacted { .. }) => Ok(()),
             result => result,
+        }
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        match self.cluster.load(Ordering::Relaxed) {
+            0 => None,
+            cluster => Some(StoreId(cluster)),
         }
     }
 

@@ -1,11 +1,13 @@
 //! The connection to one member at a time, and the way to the next.
 
-use super::{Dial, EtcdOptions, Fault};
+use super::link::Link;
+use super::{Dial, EtcdOptions, Fault, Members};
 use crate::environment::Environment;
 use crate::store::{Error, LeaseId};
 use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, KvClient, TlsOptions};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -35,6 +37,7 @@ pub(super) struct Session {
     /// How long one member may take to be connected to, so that a dead one leaves time for the others.
     share: Duration,
     dial: Option<Dial>,
+    members: Members,
     current: Mutex<Current>,
 }
 
@@ -48,7 +51,7 @@ struct Current {
     endpoint: usize,
     /// Which connection this is, so that many calls that fail on one give it up once.
     number: u64,
-    client: Option<Client>,
+    link: Option<Arc<Link>>,
 }
 
 impl Session {
@@ -76,13 +79,14 @@ impl Session {
         if let Some(login) = &options.login {
             connect = connect.with_user(&login.user, &login.password);
         }
-        let current = Current { endpoint: environment.below(options.endpoints.len()), number: 0, client: None };
+        let current = Current { endpoint: options.members.current(&options, environment), number: 0, link: None };
         Ok(Self {
             endpoints: options.endpoints,
             options: connect,
             timeout: options.timeout,
             share,
             dial: options.dial,
+            members: options.members,
             current: Mutex::new(current),
         })
     }
@@ -96,6 +100,14 @@ impl Session {
     where
         F: Future<Output = Result<T, Fault>>,
     {
+        self.call_on(effect, |link| attempt(link.client.clone())).await
+    }
+
+    /// The same for what stays on the connection.
+    pub(super) async fn call_on<T, F>(&self, effect: Effect, attempt: impl Fn(Arc<Link>) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
         let deadline = Instant::now() + self.timeout;
         // A second time also where there is but one member: what was lost may have been an old connection.
         let mut left = self.endpoints.len().max(2);
@@ -106,8 +118,8 @@ impl Session {
                 Effect::Reads if left > 0 => Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2,
                 _ => deadline,
             };
-            let (fault, number) = match timeout_at(until, self.client()).await {
-                Ok((Ok(client), number)) => match timeout_at(until, attempt(client)).await {
+            let (fault, number) = match timeout_at(until, self.link()).await {
+                Ok((Ok(link), number)) => match timeout_at(until, attempt(link)).await {
                     Ok(Ok(answer)) => return Ok(answer),
                     Ok(Err(fault)) => (fault, number),
                     Err(_) => (Fault::Lost(format!("no answer within {:?}", self.timeout)), number),
@@ -137,16 +149,18 @@ impl Session {
     }
 
     /// The current connection and its number.
-    async fn client(&self) -> (Result<Client, Fault>, u64) {
+    async fn link(&self) -> (Result<Arc<Link>, Fault>, u64) {
         let mut current = self.current.lock().await;
-        if let Some(client) = &current.client {
-            return (Ok(client.clone()), current.number);
+        if let Some(link) = current.link.as_ref().filter(|link| !link.silent.is_cancelled()) {
+            return (Ok(link.clone()), current.number);
         }
+        current.endpoint = self.members.now() % self.endpoints.len();
         // With a login this asks etcd for a token; without one it does nothing yet. No answer is no harm: nothing was sent.
         let fault = match timeout(self.share, self.connect(&self.endpoints[current.endpoint])).await {
             Ok(Ok(client)) => {
-                current.client = Some(client.clone());
-                return (Ok(client), current.number);
+                let link = Link::new(client, &self.members);
+                current.link = Some(link.clone());
+                return (Ok(link), current.number);
             }
             Ok(Err(error)) => match Fault::from(error) {
                 Fault::Lost(message) => Fault::Unsent(message),
@@ -174,9 +188,9 @@ impl Session {
         let mut current = self.current.lock().await;
         if current.number == number {
             current.number += 1;
-            current.endpoint = (current.endpoint + 1) % self.endpoints.len();
-            current.client = None;
-            tracing::debug!(endpoint = self.endpoints[current.endpoint], "going on with another connection to etcd");
+            current.link = None;
+            self.members.leave(current.endpoint, self.endpoints.len());
+            tracing::debug!(left = self.endpoints[current.endpoint], "going on with another connection to etcd");
         }
     }
 }

@@ -5,22 +5,25 @@
 //! version of etcd: nothing before its revision is still to come.
 
 use super::fault::{self, Fault};
+use super::link::Link;
 use super::{convert, session};
 use crate::store::{Change, Error, Revision, Watch, WatchEvent};
-use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use futures::StreamExt;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 struct State {
+    link: Arc<Link>,
     stream: WatchStream,
     pending: VecDeque<WatchEvent>,
     ended: bool,
 }
 
 /// Opens a watch and waits for etcd's word that it stands.
-pub(super) async fn open(client: Client, prefix: &str, from: Revision) -> Result<Watch, Fault> {
+pub(super) async fn open(link: Arc<Link>, prefix: &str, from: Revision) -> Result<Watch, Fault> {
     let options = WatchOptions::new().with_prefix().with_start_revision(from.0.max(1)).with_progress_notify();
-    let mut client = client.watch_client().max_decoding_message_size(session::LARGEST_ANSWER);
+    let mut client = link.client.watch_client().max_decoding_message_size(session::LARGEST_ANSWER);
     let mut stream = client.watch(prefix, Some(options)).await?;
     let Some(first) = stream.message().await? else {
         return Err(Fault::Lost("etcd ended the watch before it began".into()));
@@ -29,7 +32,7 @@ pub(super) async fn open(client: Client, prefix: &str, from: Revision) -> Result
     if !first.created() {
         return Err(Fault::Lost("etcd did not begin the watch".into()));
     }
-    let state = State { stream, pending: events(&first), ended: false };
+    let state = State { link, stream, pending: events(&first), ended: false };
     Ok(futures::stream::unfold(state, next).boxed())
 }
 
@@ -41,10 +44,16 @@ async fn next(mut state: State) -> Option<(Result<WatchEvent, Error>, State)> {
         if state.ended {
             return None;
         }
-        let response = match state.stream.message().await {
-            Ok(Some(response)) => canceled(&response).map(|()| response),
-            Ok(None) => return None,
-            Err(error) => Err(Fault::from(error)),
+        let silent = state.link.silent.clone();
+        let response = tokio::select! {
+            // What has come counts, whatever the connection is like.
+            biased;
+            response = state.stream.message() => match response {
+                Ok(Some(response)) => canceled(&response).map(|()| response),
+                Ok(None) => return None,
+                Err(error) => Err(Fault::from(error)),
+            },
+            () = silent.cancelled() => Err(Fault::Lost("the member of etcd that was watched at is silent".into())),
         };
         match response {
             Ok(response) => state.pending = events(&response),

@@ -4,7 +4,11 @@ use super::link::Link;
 use super::server::Simulated;
 use super::watch::listen;
 use super::weather::{Course, Fate};
-use crate::store::{Difference, Entry, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
+use crate::store::{
+    Difference, Entry, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, StoreId, Transaction, Watch,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -20,11 +24,13 @@ pub struct Client {
     name: String,
     link: Link,
     timeout: Duration,
+    /// Who did what was asked last; 0 before the first.
+    answered: Arc<AtomicU64>,
 }
 
 impl Client {
     pub(super) fn new(server: Simulated, name: &str) -> Self {
-        Self { server, name: name.to_owned(), link: Link::default(), timeout: TIMEOUT }
+        Self { server, name: name.to_owned(), link: Link::default(), timeout: TIMEOUT, answered: Arc::default() }
     }
 
     /// Over this way, which others may share.
@@ -50,6 +56,11 @@ impl Client {
         act: impl FnOnce(&Simulated, &str) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (begun, restores) = (Instant::now(), self.server.restores());
+        let answered = self.answered.clone();
+        let act = move |server: &Simulated, name: &str| {
+            answered.store(server.identity().0, Ordering::Relaxed);
+            act(server, name)
+        };
         let Course { there, back, fate } = self.server.course(writes);
         let open = self.link.pass().await;
         if fate == Fate::Refused {
@@ -173,6 +184,13 @@ impl Store for Client {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.call(true, move |server, _| server.compact(revision, false)).await
+    }
+
+    fn identity(&self) -> Option<StoreId> {
+        match self.answered.load(Ordering::Relaxed) {
+            0 => None,
+            store => Some(StoreId(store)),
+        }
     }
 
     fn single_host(&self) -> bool {

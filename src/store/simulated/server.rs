@@ -5,7 +5,7 @@ use super::watch::Watcher;
 use super::weather::{Course, Weather};
 use crate::environment::Environment;
 use crate::store::draft::{Draft, State};
-use crate::store::{Change, Entry, Error, LeaseId, Outcome, Revision, Transaction, WatchEvent};
+use crate::store::{Change, Entry, Error, LeaseId, Outcome, Revision, StoreId, Transaction, WatchEvent};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Debug};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -169,6 +169,11 @@ impl Simulated {
 
     pub(super) fn restores(&self) -> u64 {
         self.inner().restores
+    }
+
+    /// One that was made from a snapshot is another.
+    pub(super) fn identity(&self) -> StoreId {
+        StoreId(1 + self.restores())
     }
 
     /// Whether what was sent when there had been so many restores is done: there is a leader, who comes back in its time (see

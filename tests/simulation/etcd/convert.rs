@@ -4,15 +4,22 @@ use etcd_client::proto::{
     PbCompare, PbDeleteResponse, PbEvent, PbKeyValue, PbPutResponse, PbRangeRequest, PbRangeResponse, PbResponseHeader,
     PbResponseOp, PbTargetUnion, PbTxnOpRequest, PbTxnOpResponse, PbTxnRequest, PbTxnRequestOp, PbTxnResponse,
 };
-use stampede::store::{Answer, Change, Compare, Entry, Error, LeaseId, Operation, Outcome, Revision, Transaction};
+use stampede::store::{
+    Answer, Change, Compare, Entry, Error, LeaseId, Operation, Outcome, Revision, StoreId, Transaction,
+};
 use tonic::Status;
 
 /// What a comparison's `result` says.
 const EQUAL: i32 = 0;
 const GREATER: i32 = 1;
 
-pub fn header(revision: Revision) -> Option<PbResponseHeader> {
-    Some(PbResponseHeader { cluster_id: 1, member_id: 1, revision: revision.0, raft_term: 1 })
+pub fn header(revision: Revision, store: Option<StoreId>) -> Option<PbResponseHeader> {
+    Some(PbResponseHeader {
+        cluster_id: store.map_or(0, |store| store.0),
+        member_id: 1,
+        revision: revision.0,
+        raft_term: 1,
+    })
 }
 
 pub fn text(bytes: Vec<u8>) -> Result<String, Status> {
@@ -57,9 +64,9 @@ pub fn event(change: Change) -> PbEvent {
     }
 }
 
-pub fn found(revision: Revision, entries: Vec<Entry>, count: usize) -> PbRangeResponse {
+pub fn found(header: Option<PbResponseHeader>, entries: Vec<Entry>, count: usize) -> PbRangeResponse {
     let kvs = entries.into_iter().map(pair).collect();
-    PbRangeResponse { header: header(revision), kvs, more: false, count: i64::try_from(count).unwrap() }
+    PbRangeResponse { header, kvs, more: false, count: i64::try_from(count).unwrap() }
 }
 
 pub fn transaction(request: PbTxnRequest) -> Result<Transaction, Status> {
@@ -120,7 +127,7 @@ fn response(answer: Answer) -> PbTxnOpResponse {
         }),
         Answer::Entries(entries) => {
             let count = entries.len();
-            PbTxnOpResponse::ResponseRange(PbRangeResponse { header: None, ..found(Revision(0), entries, count) })
+            PbTxnOpResponse::ResponseRange(found(None, entries, count))
         }
         Answer::Nested(inner) => PbTxnOpResponse::ResponseTxn(outcome(inner, None)),
     }

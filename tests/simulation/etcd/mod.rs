@@ -6,14 +6,14 @@
 
 mod convert;
 
-use convert::{Span, header, span, status};
+use convert::{Span, span, status};
 use etcd_client::proto::{
     PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbKvServer, PbKvService,
     PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse, PbLeaseLeasesRequest,
     PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseServer, PbLeaseService,
     PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse, PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse,
-    PbRangeStreamResponse, PbTxnRequest, PbTxnResponse, PbWatchRequest, PbWatchRequestUnion, PbWatchResponse,
-    PbWatchServer, PbWatchService,
+    PbRangeStreamResponse, PbResponseHeader, PbTxnRequest, PbTxnResponse, PbWatchRequest, PbWatchRequestUnion,
+    PbWatchResponse, PbWatchServer, PbWatchService,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -31,6 +31,12 @@ type Stream<T> = BoxStream<'static, Result<T, Status>>;
 /// One host's part of it: what comes over its connections.
 #[derive(Clone, Debug)]
 struct Member(Arc<Client>);
+
+impl Member {
+    fn header(&self, revision: Revision) -> Option<PbResponseHeader> {
+        convert::header(revision, self.0.identity())
+    }
+}
 
 /// Answers on each connection that comes, until the sender is gone.
 pub async fn serve(client: Client, connections: mpsc::UnboundedReceiver<DuplexStream>) {
@@ -54,16 +60,16 @@ impl PbKvService for Member {
             Span::Key(key) => {
                 let found = self.0.get(&key).await.map_err(read)?;
                 let count = found.entry.iter().count();
-                convert::found(found.revision, found.entry.into_iter().collect(), count)
+                convert::found(self.header(found.revision), found.entry.into_iter().collect(), count)
             }
             Span::Prefix(prefix) if min_mod_revision > 0 => {
                 let found = self.0.changed_since(&prefix, Revision(min_mod_revision - 1)).await.map_err(read)?;
-                convert::found(found.revision, found.written, found.count)
+                convert::found(self.header(found.revision), found.written, found.count)
             }
             Span::Prefix(prefix) => {
                 let found = self.0.range(&prefix).await.map_err(read)?;
                 let count = found.entries.len();
-                convert::found(found.revision, found.entries, count)
+                convert::found(self.header(found.revision), found.entries, count)
             }
         };
         Ok(Response::new(answer))
@@ -85,7 +91,7 @@ impl PbKvService for Member {
 
     async fn txn(&self, request: Request<PbTxnRequest>) -> Answered<PbTxnResponse> {
         let outcome = self.0.commit(convert::transaction(request.into_inner())?).await.map_err(status)?;
-        let header = header(outcome.revision);
+        let header = self.header(outcome.revision);
         Ok(Response::new(convert::outcome(outcome, header)))
     }
 
@@ -120,7 +126,11 @@ impl PbWatchService for Member {
             let Span::Prefix(prefix) = span(create.key, &create.range_end)? else {
                 return Err(Status::unimplemented("a watch on one key"));
             };
-            let created = PbWatchResponse { created: true, header: header(Revision(0)), ..PbWatchResponse::default() };
+            let created = PbWatchResponse {
+                created: true,
+                header: convert::header(Revision(0), client.identity()),
+                ..PbWatchResponse::default()
+            };
             match client.watch(&prefix, Revision(create.start_revision)).await {
                 // The client's half is kept open as long as it is told something.
                 Ok(watch) => Ok(futures::stream::iter([Ok(created)]).chain(told(watch, asked)).boxed()),
@@ -149,10 +159,14 @@ fn told(watch: Watch, asked: Streaming<PbWatchRequest>) -> Stream<PbWatchRespons
             match message {
                 Ok(WatchEvent::Changed { revision, changes }) => {
                     let events = changes.into_iter().map(convert::event).collect();
-                    Ok(PbWatchResponse { header: header(revision), events, ..PbWatchResponse::default() })
+                    Ok(PbWatchResponse {
+                        header: convert::header(revision, None),
+                        events,
+                        ..PbWatchResponse::default()
+                    })
                 }
                 Ok(WatchEvent::Progress { revision }) => {
-                    Ok(PbWatchResponse { header: header(revision), ..PbWatchResponse::default() })
+                    Ok(PbWatchResponse { header: convert::header(revision, None), ..PbWatchResponse::default() })
                 }
                 Err(Error::Compacted { revision }) => Ok(compacted(revision)),
                 Err(error) => Err(read(error)),

@@ -16,23 +16,27 @@
 mod ears;
 mod session;
 
+pub use session::Ways;
+
 use super::{
     EspInUdp,
     account::Accounts,
     half::PublicHalf,
     policy,
     pulse::{self, Pulse},
+    room,
     secret::{ClusterSecret, Secrets},
     view::Seen,
 };
 use crate::environment::{Backoff, Environment, Timestamp};
-use crate::membership::{Cluster, record::Alive, trust::SecretPlace};
+use crate::membership::{Cluster, record::Alive, trust::Held, trust::Keyring};
 use crate::network::kernel::{Error, Kernel};
-use crate::network::mesh::{self, Mesh, PORT, Underlay};
+use crate::network::mesh::{self, Mesh, Outside, PORT, Underlay};
 use crate::network::report::{PeerReport, PeerState};
 use crate::store::{Store, mirror::Mirror};
 use ears::Ears;
 use session::{Session, Step};
+
 use stampede_netlink::xfrm::Xfrm;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, UdpSocket};
@@ -80,7 +84,11 @@ pub struct Engine {
     pub store: Arc<dyn Store>,
     pub environment: Environment,
     pub host: String,
-    pub secret: SecretPlace,
+    pub keys: Keyring,
+    /// Plain text with those that do not encrypt.
+    pub takes_plain: bool,
+    /// Where it is for hosts of other sites.
+    pub outside: Outside,
     pub esp: Option<EspInUdp>,
     pub mesh: Mirror<Mesh>,
     pub alive: Mirror<Alive>,
@@ -106,6 +114,8 @@ struct Turning {
     patience: Backoff,
     not_before: Duration,
     probe: Option<(IpAddr, UdpSocket)>,
+    /// For so many peers there is room in the kernel.
+    room: usize,
 }
 
 impl Engine {
@@ -130,7 +140,7 @@ impl Engine {
     /// Never ends.
     pub async fn run(mut self, xfrm: Xfrm) {
         let (mut mesh, mut cluster) = (self.mesh.changes(), self.cluster.changes());
-        let mut ears = Ears::default();
+        let (mut ears, mut held) = (Ears::default(), self.keys.watch());
         let mut turning = Turning {
             xfrm,
             session: None,
@@ -141,12 +151,14 @@ impl Engine {
             patience: Backoff::new(&self.environment, AGAIN, pulse::PERIOD),
             not_before: Duration::ZERO,
             probe: None,
+            room: 0,
         };
         let mut pause = SOON;
         loop {
             let mut word = Word::default();
             word.problems.extend(ears.listen(&self.kernel));
-            match self.turn(&mut turning, &mut word).await {
+            let secrets = held.borrow_and_update().as_ref().and_then(secrets);
+            match self.turn(&mut turning, secrets, &mut word).await {
                 Ok(true) => pause = SOON,
                 Ok(false) if turning.session.is_some() => pause = (2 * pause).min(pulse::PERIOD),
                 Ok(false) => pause = AGAIN,
@@ -160,6 +172,8 @@ impl Engine {
             tokio::select! {
                 _ = mesh.next() => pause = SOON,
                 _ = cluster.next() => {}
+                // The keyring is ours, so that this ends never.
+                _ = held.changed() => pause = SOON,
                 Ok(()) = self.reach.changed() => pause = SOON,
                 () = ears.hear() => pause = SOON,
                 Some(result) = turning.writing.join_next() => {
@@ -216,7 +230,7 @@ impl Engine {
     }
 
     /// Looks at everything and does what follows; whether that was anything.
-    async fn turn(&mut self, turning: &mut Turning, word: &mut Word) -> Result<bool, Error> {
+    async fn turn(&mut self, turning: &mut Turning, secrets: Option<Secrets>, word: &mut Word) -> Result<bool, Error> {
         let reach = *self.reach.borrow_and_update();
         if turning.session.is_none() {
             turning.session = self.open(word).await;
@@ -224,16 +238,32 @@ impl Engine {
         let (Some(session), Some(reach)) = (&mut turning.session, reach) else {
             return policy::close(&self.kernel, &turning.xfrm).await?.into_result().map(|made| !made.is_empty());
         };
+        if let Some(secrets) = secrets {
+            session.secrets = secrets;
+        }
         let own = reach.underlay.address;
         let records = self.mesh.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
         session.read(&records, own);
         word.refused.clone_from(&session.peers.refused);
         let mut desired = policy::closed(self.kernel.has_ipv6());
         desired.extend(session.peers.known.values().map(|peer| policy::towards(own, peer.address)));
+        desired.extend(session.peers.plain.values().flat_map(|address| policy::plain(own, *address)));
+        word.problems.extend(session.peers.plain.keys().map(|host| {
+            format!("{host} does not encrypt, so that plain text goes between it and this host: network.encryption is \"either\" here")
+        }));
         let outcome = turning.xfrm.reconcile_policies(&desired).await?;
         let mut acted = !outcome.is_unchanged();
         word.problems.extend(outcome.failed.iter().map(|(_, error)| format!("encryption: {error}")));
 
+        // Not for want of it is nothing encrypted.
+        if session.peers.known.len() > turning.room || turning.room == 0 {
+            match room::make(&turning.xfrm, &self.environment, session.peers.known.len()).await {
+                Ok(room) => turning.room = room,
+                Err(error) => {
+                    tracing::warn!(%error, "no room is made for associations: packets may be lost while keys change")
+                }
+            }
+        }
         for _ in 0..STEPS {
             if !self.step(turning, reach).await? {
                 break;
@@ -247,13 +277,13 @@ impl Engine {
 
     /// Secret, cluster and number, once they are all there.
     async fn open(&self, word: &mut Word) -> Option<Session> {
-        let secret = match self.secret.find() {
-            Ok(Some(secret)) => secret,
+        let held = match self.keys.look() {
+            Ok(Some(held)) => held,
             Ok(None) => {
                 word.closed = Some(format!(
                     "this host has no cluster secret, so it cannot encrypt and sends nothing to the others: run \
                      `stampede join TOKEN` here, or copy the file `secret` of another host to {}",
-                    self.secret.own().display()
+                    self.keys.place().own().display()
                 ));
                 return None;
             }
@@ -262,18 +292,19 @@ impl Engine {
                 return None;
             }
         };
-        let secret = ClusterSecret::parse(&secret.text()).ok()?;
+        let secrets = secrets(&held)?;
         let cluster = self.cluster.get("").filter(|_| self.mesh.freshness().listed)?.value.id.clone();
         let number = tokio::time::timeout(PATIENCE, mesh::number(self.store.as_ref(), &self.host)).await;
         match number {
             Ok(Ok(number)) => {
-                tracing::info!(number, secret = %secret.name(), "this host encrypts");
+                tracing::info!(number, secret = %secrets.current().name(), "this host encrypts");
+                let esp_port = self.esp.as_ref().map(EspInUdp::port);
                 Some(Session::new(
                     &self.host,
                     cluster,
-                    Secrets::new(secret, None),
+                    secrets,
                     number,
-                    self.esp.as_ref().map(EspInUdp::port),
+                    Ways { esp_port, plain: self.takes_plain, outside: self.outside.clone() },
                 ))
             }
             Ok(Err(error)) => {
@@ -406,4 +437,11 @@ impl Engine {
             }
         }
     }
+}
+
+/// The secrets held, as keys are made from them.
+fn secrets(held: &Held) -> Option<Secrets> {
+    let [current, other] = [Some(&held.current), held.other.as_ref()]
+        .map(|secret| secret.and_then(|secret| ClusterSecret::parse(&secret.text()).ok()));
+    Some(Secrets::new(current?, other))
 }

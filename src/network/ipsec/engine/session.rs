@@ -11,7 +11,7 @@ use super::super::{
     view::{At, Places, Seen, association},
 };
 use crate::environment::Environment;
-use crate::network::mesh::{Encryption, Mesh, Underlay};
+use crate::network::mesh::{Encryption, Mesh, Outside, Underlay};
 use stampede_netlink::xfrm::AssociationChange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,15 +25,26 @@ pub enum Step {
     Probe(String),
 }
 
+/// Where and how this host takes packets in, beside ESP at its own address.
+#[derive(Debug, Clone)]
+pub struct Ways {
+    /// The UDP port that it takes ESP in at, where it does.
+    pub esp_port: Option<u16>,
+    /// Plain text, from those that do not encrypt.
+    pub plain: bool,
+    /// Where it is for hosts of other sites.
+    pub outside: Outside,
+}
+
 /// See the module's text.
 #[derive(Debug)]
 pub struct Session {
     host: String,
     cluster: String,
-    secrets: Secrets,
+    /// As they count now.
+    pub secrets: Secrets,
     number: u32,
-    /// The UDP port that this host takes ESP in at, where it does.
-    esp_port: Option<u16>,
+    ways: Ways,
     pub rotation: Rotation,
     halves: BTreeMap<u32, Half>,
     pub peers: Peers,
@@ -42,15 +53,15 @@ pub struct Session {
 }
 
 impl Session {
-    pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32, esp_port: Option<u16>) -> Self {
+    pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32, ways: Ways) -> Self {
         let rotation = Rotation::new(number);
         let (host, halves, peers, record) = (host.to_owned(), BTreeMap::new(), Peers::default(), Vec::new());
-        Self { host, cluster, secrets, number, esp_port, rotation, halves, peers, record }
+        Self { host, cluster, secrets, number, ways, rotation, halves, peers, record }
     }
 
     /// Takes in all records as they are now.
     pub fn read(&mut self, records: &BTreeMap<String, Mesh>, own: IpAddr) {
-        let peers = Peers::of(records, &self.host, own, &self.cluster, &self.secrets);
+        let peers = Peers::of(records, &self.host, own, (&self.cluster, &self.secrets), &self.ways);
         for gone in self.peers.known.keys().filter(|host| !peers.known.contains_key(*host)) {
             tracing::info!(peer = gone, "no encrypted way to this host any more");
             self.rotation.peer_gone(gone);
@@ -77,9 +88,11 @@ impl Session {
 
     /// This host's record with these halves, under the seal.
     pub fn sealed(&self, halves: Vec<PublicHalf>, underlay: Underlay, mtu: u32) -> Mesh {
-        let opened = Opened { number: self.number, underlay: vec![underlay.address], esp_port: self.esp_port, halves };
+        let Ways { esp_port, outside, .. } = self.ways.clone();
+        let opened = Opened { number: self.number, underlay: vec![underlay.address], outside, esp_port, halves };
         let sealed = opened.seal(&self.cluster, &self.host, &self.secrets);
-        Mesh::new(self.number, underlay, mtu, Encryption::Ipsec, sealed)
+        let mesh = Mesh::new(self.number, underlay, mtu, Encryption::Ipsec, sealed);
+        Mesh { takes_plain: self.ways.plain, outside: opened.outside, ..mesh }
     }
 
     /// The halves that stand in the record, where all of them still live: for a record of which something else is to change.
@@ -98,6 +111,10 @@ impl Session {
         environment: &Environment,
     ) -> Vec<Step> {
         let now = environment.clock.boottime();
+        // While the secret is changed: what is sent is under the one in use as soon as all others have it.
+        if self.rotation.halves().last().is_some_and(|half| half.secret != self.secrets.current().name()) {
+            self.rotation.ask();
+        }
         let actions = self.rotation.step(&seen.view, reachable, now);
         let (mut steps, mut changes) = (Vec::new(), Vec::new());
         for action in actions {
@@ -134,7 +151,7 @@ impl Session {
         let end = End { host, number: known.opened.number, half: peer };
         match derive::key(half, &self.host, self.number, end, *way, &self.secrets) {
             Ok(key) => {
-                let own = At { address: places.own, esp_port: self.esp_port };
+                let own = At { address: places.own, esp_port: self.ways.esp_port };
                 let peer = At { address: known.address, esp_port: known.opened.esp_port };
                 Some(AssociationChange::Add(association(own, peer, *way, *spi, key)))
             }

@@ -7,7 +7,8 @@
 //! ```
 //! *In*: an association for each own live half × each of the peer's. They are there before an own half is published and before a way
 //! out under the peer's new half is made, so whatever either end chooses, the other understands.
-//! *Out*: the peer's newest half × the newest own half that the peer has used; a packet under a half says that its host knows it.
+//! *Out*: the peer's newest half × the newest own half that the peer has used; a packet under a half says that its host knows it. The
+//! way out before stays for another second, for what is on its way into it.
 //! Where the peer has used none of this agent's halves, a way out that is there stays (the agent was restarted and took it over),
 //! but half a minute at most if the peer was restarted as well; where there is none, the oldest published half is tried, which the
 //! peer has had the longest time to learn of, then the newer ones.
@@ -38,6 +39,8 @@ pub const GRACE: Duration = Duration::from_secs(5 * 60);
 /// How long a way out that was taken over stays when the peer no longer lists the half it is for, and how long a half is tried on a peer
 /// that has used none.
 const TAKEN_OVER: Duration = Duration::from_secs(30);
+/// How long the way out before stays beside the one that is used now: a packet for which the kernel had chosen it must have left.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Between two rotations that something lost asked for, at least; doubled each time, up to [`MOST_PAUSE`].
 const PAUSE: Duration = Duration::from_secs(1);
 const MOST_PAUSE: Duration = Duration::from_secs(5 * 60);

@@ -1,6 +1,6 @@
 //! What is known of one peer, and what there should be towards it.
 
-use super::{Action, GRACE, MOST_HALVES, Name, Own, TAKEN_OVER, View, spi};
+use super::{Action, GRACE, LEAVING, MOST_HALVES, Name, Own, TAKEN_OVER, View, spi};
 use crate::network::ipsec::{
     derive::{Way, generations},
     half::PublicHalf,
@@ -49,6 +49,8 @@ pub(super) struct Peer {
     tried: Option<([u8; 32], Duration)>,
     /// Since when a way out is held that the peer may understand no more.
     held: Option<Duration>,
+    /// The SPI of the way out that is used, and since when.
+    leads: Option<(u32, Duration)>,
 }
 
 impl Peer {
@@ -62,6 +64,7 @@ impl Peer {
             answered: None,
             tried: None,
             held: None,
+            leads: None,
         }
     }
 
@@ -72,6 +75,7 @@ impl Peer {
         self.answered = None;
         self.tried = None;
         self.held = None;
+        self.leads = None;
     }
 
     pub(super) fn left(&self) -> bool {
@@ -294,7 +298,11 @@ impl Peer {
             return false;
         }
         if let Some(packets) = view.get(&name) {
-            let others = view.keys().filter(|other| other.0 == host && other.1 == Way::Out && **other != name);
+            let since = self.leads.filter(|(spi, _)| *spi == name.2).map_or(now, |(_, since)| since);
+            self.leads = Some((name.2, since));
+            let over = now.saturating_sub(since) >= LEAVING;
+            let others =
+                view.keys().filter(|other| other.0 == host && other.1 == Way::Out && **other != name).filter(|_| over);
             for other in others {
                 self.gone_out(number, own, other.2);
                 actions.push(Action::Remove(other.clone()));

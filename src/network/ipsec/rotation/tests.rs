@@ -1,4 +1,4 @@
-//! Two hosts, a store and two kernels, in every order of events up to a number of mishaps; and in random orders with many.
+//! Two hosts, a store and two kernels, in every order of events up to a number of mishaps; and two or three in random orders with many.
 
 use super::*;
 use crate::network::ipsec::secret::SecretName;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-const HOSTS: [&str; 2] = ["h1", "h2"];
+const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 
 /// The key of one direction, as far as it matters: the sender's half, the receiver's half.
 type Key = ([u8; 32], [u8; 32]);
@@ -24,12 +24,12 @@ struct Host {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct World {
-    hosts: [Host; 2],
-    /// Every version of either host's record, in order.
+    hosts: Vec<Host>,
+    /// Every version of each host's record, in order.
     log: Vec<(usize, Vec<PublicHalf>)>,
     /// Keys that were ever installed, each way.
     installed: BTreeSet<(Way, Key)>,
-    halves: u8,
+    halves: u16,
     now: Duration,
 }
 
@@ -57,7 +57,7 @@ enum Event {
 }
 
 impl World {
-    fn new() -> Self {
+    fn of(hosts: u32) -> Self {
         let host = |number| Host {
             rotation: Rotation::new(number),
             private: BTreeSet::new(),
@@ -65,16 +65,20 @@ impl World {
             seen: 0,
         };
         let mut world = Self {
-            hosts: [host(1), host(2)],
+            hosts: (1..=hosts).map(host).collect(),
             log: Vec::new(),
             installed: BTreeSet::new(),
             halves: 0,
             now: Duration::from_secs(3600),
         };
-        for host in 0..2 {
+        for host in 0..world.hosts.len() {
             world.start(host);
         }
         world
+    }
+
+    fn others(&self, of: usize) -> impl Iterator<Item = usize> + use<> {
+        (0..self.hosts.len()).filter(move |at| *at != of)
     }
 
     /// A new agent reads what the store has, whole.
@@ -82,8 +86,10 @@ impl World {
         let mut rotation = Rotation::new(u32::try_from(at).unwrap() + 1);
         let latest = |host| self.log.iter().rev().find(|(of, _)| *of == host).map(|(_, halves)| halves.clone());
         rotation.own_record(&latest(at).unwrap_or_default());
-        if let Some(halves) = latest(1 - at).filter(|halves| !halves.is_empty()) {
-            rotation.peer_record(HOSTS[1 - at], u32::try_from(2 - at).unwrap(), &halves);
+        for other in self.others(at) {
+            if let Some(halves) = latest(other).filter(|halves| !halves.is_empty()) {
+                rotation.peer_record(HOSTS[other], u32::try_from(other).unwrap() + 1, &halves);
+            }
         }
         rotation.all_listed();
         let host = &mut self.hosts[at];
@@ -97,7 +103,7 @@ impl World {
     }
 
     fn look(&mut self, at: usize) -> Vec<Action> {
-        let reachable = BTreeSet::from([HOSTS[1 - at].to_owned()]);
+        let reachable = self.others(at).map(|other| HOSTS[other].to_owned()).collect();
         let view = self.view(at);
         self.hosts[at].rotation.step(&view, &reachable, self.now)
     }
@@ -106,12 +112,9 @@ impl World {
         match action {
             Action::Rotate { generation, .. } => {
                 self.halves += 1;
-                let half = PublicHalf {
-                    generation,
-                    public: [self.halves; 32],
-                    nonce: [self.halves; 32],
-                    secret: SecretName([0; 8]),
-                };
+                let mut public = [0; 32];
+                public[..2].copy_from_slice(&self.halves.to_be_bytes());
+                let half = PublicHalf { generation, public, nonce: public, secret: SecretName([0; 8]) };
                 let host = &mut self.hosts[at];
                 host.private.insert(generation);
                 host.rotation.add(half, self.now);
@@ -173,7 +176,8 @@ impl World {
                 *key
             });
             let arriving = (HOSTS[from].to_owned(), Way::In, out.2);
-            let fits = match self.hosts[1 - from].kernel.get_mut(&arriving) {
+            let to = HOSTS.iter().position(|host| *host == out.0).unwrap();
+            let fits = match self.hosts[to].kernel.get_mut(&arriving) {
                 Some((other, packets)) if Some(*other) == key => {
                     *packets += 1;
                     true
@@ -189,7 +193,7 @@ impl World {
     fn settle(&mut self) {
         for _ in 0..60 {
             let before = self.fingerprint();
-            for at in 0..2 {
+            for at in 0..self.hosts.len() {
                 while self.read(at) {}
                 for action in self.look(at) {
                     self.make(at, action);
@@ -241,6 +245,11 @@ impl World {
             }
             Event::Deleted(at) => self.log.push((at, Vec::new())),
             Event::Time => {
+                // What was asked for waits for its pause, and what is replaced leaves after it.
+                for _ in 0..3 {
+                    self.settle();
+                    self.now += LEAVING.max(PAUSE);
+                }
                 self.settle();
                 self.now += Duration::from_secs(6 * 60);
             }
@@ -252,16 +261,17 @@ impl World {
         let mut world = self.clone();
         for _ in 0..8 {
             world.apply(Event::Time);
-            for at in 0..2 {
+            for at in 0..world.hosts.len() {
                 world.send(at);
             }
         }
         world.settle();
-        for (at, name) in HOSTS.iter().enumerate() {
+        let hosts = world.hosts.len();
+        for (at, name) in HOSTS.iter().take(hosts).enumerate() {
             assert_eq!(world.send(at), Some(true), "{name} is not understood after {how:?}");
             let host = &world.hosts[at];
             let kernel: Vec<_> = host.kernel.keys().collect();
-            assert_eq!(kernel.len(), 2, "{name} still has {kernel:?} after {how:?}");
+            assert_eq!(kernel.len(), 2 * (hosts - 1), "{name} still has {kernel:?} after {how:?}");
             assert_eq!(host.private.len(), 1, "{name} still has old halves after {how:?}");
             let latest = world.log.iter().rev().find(|(of, _)| *of == at).map(|(_, halves)| halves);
             assert_eq!(latest, Some(&host.rotation.halves()), "after {how:?}");
@@ -269,14 +279,14 @@ impl World {
         let written = world.log.len();
         world.apply(Event::Time);
         assert_eq!(world.log.len(), written, "it is not quiet after {how:?}");
-        for at in 0..2 {
+        for at in 0..hosts {
             assert_eq!(world.look(at), [], "it is not quiet after {how:?}");
         }
     }
 }
 
-fn agreed() -> World {
-    let mut world = World::new();
+fn agreed(hosts: u32) -> World {
+    let mut world = World::of(hosts);
     for _ in 0..4 {
         world.apply(Event::Time);
     }
@@ -314,7 +324,7 @@ fn explore(start: &World, mishaps: &[Event], most: usize, calm: bool) -> usize {
 
 #[test]
 fn two_hosts_that_meet_agree() {
-    let world = agreed();
+    let world = agreed(2);
     world.comes_right(&[]);
     for host in &world.hosts {
         assert_eq!(host.kernel.len(), 2);
@@ -326,7 +336,7 @@ fn two_hosts_that_meet_agree() {
 fn rotation_and_restart_lose_no_packet() {
     let mishaps =
         [Event::Ask(0), Event::Ask(1), Event::Restart(0), Event::Crash(0, 1), Event::Crash(1, 2), Event::Time];
-    let states = explore(&agreed(), &mishaps, 2, true);
+    let states = explore(&agreed(2), &mishaps, 2, true);
     assert!(states > 500, "{states}");
 }
 
@@ -334,7 +344,7 @@ fn rotation_and_restart_lose_no_packet() {
 #[test]
 fn what_is_lost_and_what_goes_back_comes_right() {
     let mishaps = [Event::Flush(0), Event::WentBack(0), Event::Deleted(1), Event::Time];
-    let states = explore(&agreed(), &mishaps, 2, false);
+    let states = explore(&agreed(2), &mishaps, 2, false);
     assert!(states > 300, "{states}");
 }
 
@@ -342,12 +352,12 @@ fn what_is_lost_and_what_goes_back_comes_right() {
 #[test]
 fn hosts_that_start_again_come_right() {
     let mishaps = [Event::Reboot(0), Event::Restart(1), Event::Ask(1), Event::Flush(1)];
-    let states = explore(&agreed(), &mishaps, 2, false);
+    let states = explore(&agreed(2), &mishaps, 2, false);
     assert!(states > 300, "{states}");
 }
 
-fn event() -> impl Strategy<Value = Event> {
-    let at = || 0..2usize;
+fn event(hosts: usize) -> impl Strategy<Value = Event> {
+    let at = move || 0..hosts;
     prop_oneof![
         8 => at().prop_map(Event::Step),
         6 => at().prop_map(Event::Read),
@@ -363,9 +373,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Two or three hosts, and up to sixty events.
+fn events() -> impl Strategy<Value = (u32, Vec<Event>)> {
+    let events =
+        |hosts: u32| prop::collection::vec(event(hosts as usize), 0..60).prop_map(move |events| (hosts, events));
+    (2..=3_u32).prop_flat_map(events)
+}
+
 #[test]
 fn a_half_of_the_same_generation_does_not_hold_what_was_taken_over() {
-    let mut world = agreed();
+    let mut world = agreed(2);
     use Event::{Crash, Restart, Step, Time, WentBack};
     let how =
         [Time, Restart(1), Restart(0), Time, WentBack(0), Step(0), Restart(0), Crash(1, 1), WentBack(1), Restart(1)];
@@ -375,8 +392,8 @@ fn a_half_of_the_same_generation_does_not_hold_what_was_taken_over() {
 
 proptest! {
     #[test]
-    fn many_mishaps_in_random_order_come_right(events in prop::collection::vec(event(), 0..60)) {
-        let mut world = World::new();
+    fn many_mishaps_in_random_order_come_right((hosts, events) in events()) {
+        let mut world = World::of(hosts);
         for event in &events {
             world.apply(*event);
         }
@@ -384,12 +401,12 @@ proptest! {
     }
 
     #[test]
-    fn rotations_and_restarts_in_random_order_lose_no_packet(events in prop::collection::vec(event(), 0..60)) {
-        let mut world = agreed();
+    fn rotations_and_restarts_in_random_order_lose_no_packet((hosts, events) in events()) {
+        let mut world = agreed(hosts);
         let calm = |event: &Event| !matches!(event, Event::Flush(_) | Event::Reboot(_) | Event::WentBack(_) | Event::Deleted(_));
         for event in events.iter().filter(|event| calm(event)) {
             world.apply(*event);
-            for at in 0..2 {
+            for at in 0..world.hosts.len() {
                 prop_assert_eq!(world.clone().send(at), Some(true));
             }
         }
@@ -399,7 +416,7 @@ proptest! {
 
 #[test]
 fn a_day_makes_a_new_half_and_a_store_that_is_away_keeps_the_old() {
-    let mut world = agreed();
+    let mut world = agreed(2);
     let before: Vec<_> = world.hosts.iter().map(|host| host.rotation.halves()).collect();
     world.now += PERIOD;
     // No record is read or written for days: what was agreed stays.
@@ -423,7 +440,7 @@ fn a_day_makes_a_new_half_and_a_store_that_is_away_keeps_the_old() {
 
 #[test]
 fn a_peer_that_leaves_takes_its_associations_along() {
-    let mut world = agreed();
+    let mut world = agreed(2);
     world.hosts[0].rotation.peer_gone("h2");
     world.apply(Event::Step(0));
     assert!(world.hosts[0].kernel.is_empty());
@@ -436,7 +453,7 @@ fn a_peer_that_leaves_takes_its_associations_along() {
 /// What is lost again and again is asked for ever more slowly.
 #[test]
 fn what_keeps_failing_does_not_rotate_without_end() {
-    let mut world = agreed();
+    let mut world = agreed(2);
     let before = world.halves;
     for _ in 0..600 {
         world.hosts[0].kernel.clear();
