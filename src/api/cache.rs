@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
 use crate::store::mirror::{Changes, Freshness, Mirror};
-use crate::store::{self, Revision, Store, decode, key};
+use crate::store::{self, Lookup, Revision, Store, decode, key};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,10 @@ const OWN_WRITE: Duration = Duration::from_secs(2);
 /// As many reads of single ones in [`BUSY`] are worth a mirror.
 const OFTEN: u32 = 50;
 const BUSY: Duration = Duration::from_secs(10);
+/// For one from the store while its mirror does not hear.
+const BRIEFLY: Duration = Duration::from_secs(1);
+/// A store that did not answer is not asked for what is known, this long.
+const SILENT: Duration = Duration::from_secs(2);
 /// Listing again after a hiccup is not worth a word.
 const HARDLY_STALE: Duration = Duration::from_secs(1);
 
@@ -73,6 +77,14 @@ struct Shared {
     asked: Mutex<HashMap<&'static str, (Instant, u32)>>,
     /// This node's last write to each base type.
     written: Mutex<HashMap<&'static str, Revision>>,
+    /// When the store last did not answer, if it has not answered since.
+    silent: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn is_silent(&self) -> bool {
+        lock(&self.silent).is_some_and(|since| since.elapsed() < SILENT)
+    }
 }
 
 #[derive(Debug)]
@@ -205,25 +217,42 @@ impl Cache {
             return Ok(Known { value: self.source(base).row(id), stale });
         }
         let known = self.running(base).filter(|source| source.freshness().listed);
-        let remembered = |source: &Source, stale| Known { value: source.row(id), stale };
-        if let Some(source) = &known
-            && let Some(stale) = self.stale(&source.freshness())
+        let stale = known.as_ref().and_then(|source| self.stale(&source.freshness()));
+        let remembered = known.as_ref().and_then(|source| source.row(id)).map(|row| {
+            let since = stale.unwrap_or_default();
+            Known { value: Some(row), stale: Some(since) }
+        });
+        if stale.is_some()
+            && self.shared.is_silent()
+            && let Some(remembered) = remembered
         {
-            return Ok(remembered(source, Some(stale)));
+            return Ok(remembered);
         }
-        match self.store.get(&key::resource(base, id)).await {
-            Ok(lookup) => {
-                let value = lookup.entry.map(|entry| {
-                    let row = Arc::new(decode::<Resource>(&entry)?);
-                    Ok::<_, store::Error>(Tagged { row, tag: Tag::of(entry.mod_revision) })
-                });
-                Ok(Known { value: value.transpose()?, stale: None })
-            }
-            Err(error) => match &known {
-                Some(source) => Ok(remembered(source, Some(self.stale(&source.freshness()).unwrap_or_default()))),
-                None => Err(error),
-            },
-        }
+        let entry = match self.ask(&key::resource(base, id), stale.is_some()).await {
+            Ok(lookup) => lookup.entry,
+            // Whether there is one that is not known is not known either.
+            Err(error) => return remembered.ok_or(error),
+        };
+        let row = entry.map(|entry| {
+            let row = Arc::new(decode::<Resource>(&entry)?);
+            Ok::<_, store::Error>(Tagged { row, tag: Tag::of(entry.mod_revision) })
+        });
+        Ok(Known { value: row.transpose()?, stale: None })
+    }
+
+    /// One key from the store; `briefly` where there is a mirror that does not hear: a member of etcd that went takes its watches
+    /// along, and another one answers at once, or none does.
+    async fn ask(&self, key: &str, briefly: bool) -> Result<Lookup, store::Error> {
+        let asking = self.store.get(key);
+        let answer = if briefly {
+            tokio::time::timeout(BRIEFLY, asking)
+                .await
+                .unwrap_or_else(|_| Err(store::Error::Unavailable { message: format!("no answer within {BRIEFLY:?}") }))
+        } else {
+            asking.await
+        };
+        *lock(&self.shared.silent) = answer.is_err().then(Instant::now);
+        answer
     }
 
     /// Follows a type's rows; what this node wrote last is in.

@@ -8,7 +8,7 @@ use super::exchange::{Answer, Exchange};
 use crate::membership::JoinError;
 use crate::resource::declaration::Type;
 use crate::resource::validation::{self, Invalid, InvalidCode};
-use crate::resource::{Resource, schema, types};
+use crate::resource::{Resource, State, schema, types};
 use crate::store::ledger;
 use axum::body::Bytes;
 use axum::http::StatusCode;
@@ -91,12 +91,13 @@ impl Exchange<'_> {
         })
     }
 
-    /// What was written is read again as soon as this host has heard of it.
+    /// What was written is read again as soon as this host has heard of it: of the record of the host that is up, and of its lease,
+    /// which comes by a watch of its own and may be heard of later.
     async fn until_seen(&self, declared: &'static Type, id: u64) -> Result<Arc<Resource>, ApiError> {
         let host = types::find("host").ok_or_else(ApiError::internal)?;
         let seen = async {
             loop {
-                if self.reader.one(host, id).await?.is_some()
+                if self.reader.one(host, id).await?.is_some_and(|host| host.state != State::Disconnected)
                     && let Some(row) = self.reader.one(declared, id).await?
                 {
                     return Ok(row);

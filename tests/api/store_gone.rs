@@ -15,9 +15,18 @@ use std::time::Duration;
 struct Cut {
     inner: Arc<dyn Store>,
     gone: Arc<AtomicBool>,
+    /// Nothing is heard from it, as from a member of etcd that has gone; one key is answered for by another member.
+    deaf: Arc<AtomicBool>,
 }
 
 impl Cut {
+    fn hears(&self) -> Result<(), Error> {
+        if self.deaf.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable { message: "nothing is heard".into() });
+        }
+        self.open()
+    }
+
     fn open(&self) -> Result<(), Error> {
         if self.gone.load(Ordering::SeqCst) {
             return Err(Error::Unavailable { message: "cut off".into() });
@@ -33,7 +42,7 @@ impl Store for Cut {
         self.inner.get(key).await
     }
     async fn range(&self, prefix: &str) -> Result<Snapshot, Error> {
-        self.open()?;
+        self.hears()?;
         self.inner.range(prefix).await
     }
     async fn changed_since(&self, prefix: &str, after: Revision) -> Result<Difference, Error> {
@@ -45,10 +54,10 @@ impl Store for Cut {
         self.inner.commit(transaction).await
     }
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
-        self.open()?;
-        let gone = self.gone.clone();
+        self.hears()?;
+        let (gone, deaf) = (self.gone.clone(), self.deaf.clone());
         let cut = async move {
-            while !gone.load(Ordering::SeqCst) {
+            while !gone.load(Ordering::SeqCst) && !deaf.load(Ordering::SeqCst) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
@@ -78,7 +87,8 @@ impl Store for Cut {
 async fn what_is_known_is_shown_and_marked() {
     let gone = Arc::new(AtomicBool::new(false));
     let cut = gone.clone();
-    let world = World::with(Settings::default(), |inner| Arc::new(Cut { inner, gone: cut })).await;
+    let deaf = Arc::default();
+    let world = World::with(Settings::default(), |inner| Arc::new(Cut { inner, gone: cut, deaf })).await;
     let key = world.key(1).await;
     let headers = [("authorization", key.as_str())];
     let seen = session(&world, 1).await;
@@ -108,6 +118,7 @@ async fn what_is_known_is_shown_and_marked() {
     assert_eq!(write.error().0, 503);
     assert_eq!(world.ask("DELETE", &path, "").await.error().0, 503);
     assert_eq!(world.ask("GET", "/v1/images/1i7", "").await.error().0, 503);
+    assert_eq!(world.ask("GET", "/v1/containers/1i999", "").await.error().0, 503, "nobody knows that there is none");
     assert_eq!(world.ask("GET", "/v1/schemas", "").await.status, 200);
 
     gone.store(false, Ordering::SeqCst);
@@ -117,4 +128,36 @@ async fn what_is_known_is_shown_and_marked() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(world.ask("DELETE", &path, "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_is_shown_as_it_is_while_nothing_is_heard_of_the_rest() {
+    let (gone, deaf) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let cut = (gone.clone(), deaf.clone());
+    let world = World::with(Settings::default(), |inner| Arc::new(Cut { inner, gone: cut.0, deaf: cut.1 })).await;
+    let before = world.container(json!({"name": "before"})).await;
+    assert_eq!(world.ask("GET", "/v1/containers", "").await.ids().len(), 1);
+
+    deaf.store(true, Ordering::SeqCst);
+    let limit = tokio::time::Instant::now() + Duration::from_secs(10);
+    while world.ask("GET", "/v1/containers", "").await.headers.get("x-stampede-stale").is_none() {
+        assert!(tokio::time::Instant::now() < limit, "the list is not stale");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let after = world.container(json!({"name": "after"})).await;
+    for made in [&before, &after] {
+        let path = format!("/v1/containers/{}", made["id"].as_str().unwrap());
+        let reply = world.ask("GET", &path, "").await;
+        assert_eq!((reply.status, reply.headers.get("x-stampede-stale")), (200, None), "{}", reply.text);
+    }
+    assert_eq!(world.ask("GET", "/v1/containers/1i999", "").await.error().0, 404);
+    let path = format!("/v1/containers/{}", after["id"].as_str().unwrap());
+    assert_eq!(world.ask("PUT", &path, r#"{"name":"later"}"#).await.status, 200);
+    assert_eq!(world.ask("GET", &path, "").await.json()["name"], "later");
+
+    // Where it is not answered for either, what was heard last has to do.
+    gone.store(true, Ordering::SeqCst);
+    let path = format!("/v1/containers/{}", before["id"].as_str().unwrap());
+    let reply = world.ask("GET", &path, "").await;
+    assert_eq!((reply.status, reply.headers.get("x-stampede-stale").is_some()), (200, true), "{}", reply.text);
 }

@@ -51,7 +51,7 @@ impl From<etcd_client::Error> for Fault {
         use etcd_client::Error as Etcd;
         match error {
             Etcd::GRpcStatus(status) => {
-                let unsent = sources(&status).any(|source| source.is::<tonic::ConnectError>());
+                let unsent = sources(&status).any(never_left);
                 let from_below = status.source().is_some();
                 let message = with_sources(&status, status.message());
                 match (unsent, from_below) {
@@ -67,6 +67,11 @@ impl From<etcd_client::Error> for Fault {
             other => Self::Lost(other.to_string()),
         }
     }
+}
+
+/// No connection came about, or it ended while the call was still waiting for its turn on it.
+fn never_left(source: Source<'_>) -> bool {
+    source.is::<tonic::ConnectError>() || source.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
 }
 
 /// What etcd itself said.
