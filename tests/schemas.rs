@@ -16,7 +16,19 @@ use std::path::PathBuf;
 /// Fields of ours that the original does not have.
 const ADDED: &[(&str, &[&str])] = &[
     ("account", &["quotaAddresses", "quotaInstances", "quotaMemoryMb"]),
-    ("host", &["agentAddress", "capabilities", "hostname", "labels", "memoryMb", "versions"]),
+    (
+        "host",
+        &[
+            "agentAddress",
+            "capabilities",
+            "hostname",
+            "labels",
+            "memoryMb",
+            "publicAddress",
+            "underlayAddress",
+            "versions",
+        ],
+    ),
     ("publish", &["taken"]),
     ("container", &["memoryLimitMb"]),
 ];

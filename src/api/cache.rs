@@ -6,7 +6,7 @@
 //! node itself wrote last. What is not fresh is marked so. Nothing is decided here: decisions compare revisions in the store.
 
 use super::ordered::{Cut, Ordered};
-use super::source::Source;
+use super::source::{Hosts, Source};
 use crate::environment::Environment;
 use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
@@ -43,7 +43,7 @@ pub struct Known<T> {
 /// Which version of a row it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tag {
-    /// As an ETag. A host is shown from three records, and its tag names all their revisions.
+    /// As an ETag. A host is shown from several records, and its tag names all their revisions.
     pub text: String,
     /// Of the record that can be changed.
     pub revision: Revision,
@@ -338,11 +338,7 @@ impl Cache {
             self.forget_when_idle(base);
             let (store, environment) = (&self.store, &self.environment);
             let source = if base == "host" {
-                Source::Hosts(
-                    Mirror::start(store.clone(), environment, key::hosts()),
-                    Mirror::start(store.clone(), environment, key::all_alive()),
-                    Mirror::start(store.clone(), environment, key::all_lost()),
-                )
+                Source::Hosts(Hosts::start(store, environment))
             } else {
                 let mirror = Mirror::start(store.clone(), environment, key::resources(base));
                 let ordered = Ordered::of(&mirror);

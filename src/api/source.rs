@@ -2,16 +2,20 @@
 
 use super::cache::{Tag, Tagged};
 use super::ordered::Ordered;
+use crate::environment::Environment;
 use crate::membership::lost::Lost;
 use crate::membership::record::{Alive, Host};
+use crate::network::mesh::Outside;
 use crate::resource::Resource;
 use crate::resource::declaration::Derived;
-use crate::store::Revision;
-use crate::store::mirror::{Changes, Freshness, Mirror};
+use crate::store::mirror::{Changes, Freshness, Item, Mirror};
+use crate::store::{Revision, Store, key};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,17 +23,73 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub enum Source {
     Resources(Mirror<Resource>, Arc<Mutex<Ordered>>),
-    /// A host's own record, and whether it lives.
-    Hosts(Mirror<Host>, Mirror<Alive>, Mirror<Lost>),
+    Hosts(Hosts),
     /// Parts of others.
     Parts(Vec<Source>, Derived),
+}
+
+/// What a host is shown from: its own record, whether it lives, and how the other hosts reach it.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    hosts: Mirror<Host>,
+    alive: Mirror<Alive>,
+    lost: Mirror<Lost>,
+    mesh: Mirror<Reached>,
+}
+
+/// Of `mesh/<host>` what is shown with its host.
+#[derive(Debug, Deserialize)]
+struct Reached {
+    underlay: Vec<IpAddr>,
+    #[serde(flatten)]
+    outside: Outside,
+}
+
+impl Hosts {
+    pub fn start(store: &Arc<dyn Store>, environment: &Environment) -> Self {
+        Self {
+            hosts: Mirror::start(store.clone(), environment, key::hosts()),
+            alive: Mirror::start(store.clone(), environment, key::all_alive()),
+            lost: Mirror::start(store.clone(), environment, key::all_lost()),
+            mesh: Mirror::start(store.clone(), environment, key::all_mesh()),
+        }
+    }
+
+    fn rows(&self) -> Vec<Resource> {
+        let (alive, lost, mesh) = (self.alive.view(), self.lost.view(), self.mesh.view());
+        let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
+        let row = |item: &Item<Host>| {
+            let (host, alive) = (&item.value, living(&item.value));
+            let mut row = host.resource(alive.map(|item| item.value.as_ref()));
+            if let (None, Some(lost)) = (alive, lost.get(&host.name)) {
+                lost.value.show(&mut row);
+            }
+            let reached = mesh.get(&host.name).map(|item| &item.value);
+            let shown = |address: Option<&IpAddr>| address.map(ToString::to_string);
+            row.set("underlayAddress", shown(reached.and_then(|reached| reached.underlay.first())));
+            row.set("publicAddress", shown(reached.and_then(|reached| reached.outside.public.as_ref())));
+            row
+        };
+        self.hosts.view().values().map(row).collect()
+    }
+
+    /// A host's tag names the revisions of all that it is shown from; only its own record can be changed.
+    fn tag(&self, name: &str) -> Option<Tag> {
+        let revision = self.hosts.get(name)?.mod_revision;
+        let alive = self.alive.get(name).map_or(Revision(0), |item| item.mod_revision);
+        let lost = self.lost.get(name).map_or(Revision(0), |item| item.mod_revision);
+        let mesh = self.mesh.get(name).map_or(Revision(0), |item| item.mod_revision);
+        Some(Tag { text: format!("\"{revision}-{alive}-{lost}-{mesh}\""), revision })
+    }
 }
 
 impl Source {
     pub fn changes(&self) -> Vec<Changes> {
         match self {
             Self::Resources(mirror, _) => vec![mirror.changes()],
-            Self::Hosts(hosts, alive, lost) => vec![hosts.changes(), alive.changes(), lost.changes()],
+            Self::Hosts(Hosts { hosts, alive, lost, mesh }) => {
+                vec![hosts.changes(), alive.changes(), lost.changes(), mesh.changes()]
+            }
             Self::Parts(of, _) => of.iter().flat_map(Source::changes).collect(),
         }
     }
@@ -38,8 +98,11 @@ impl Source {
         let listed = async move {
             match self {
                 Self::Resources(mirror, _) => mirror.listed(limit).await,
-                Self::Hosts(hosts, alive, lost) => {
-                    hosts.listed(limit).await && alive.listed(limit).await && lost.listed(limit).await
+                Self::Hosts(Hosts { hosts, alive, lost, mesh }) => {
+                    hosts.listed(limit).await
+                        && alive.listed(limit).await
+                        && lost.listed(limit).await
+                        && mesh.listed(limit).await
                 }
                 Self::Parts(of, _) => {
                     let all = futures::future::join_all(of.iter().map(|whole| whole.listed(limit)));
@@ -53,7 +116,7 @@ impl Source {
     pub async fn reached(&self, revision: Revision, limit: Duration) -> bool {
         match self {
             Self::Resources(mirror, _) => mirror.reached(revision, limit).await,
-            Self::Hosts(hosts, ..) => hosts.reached(revision, limit).await,
+            Self::Hosts(all) => all.hosts.reached(revision, limit).await,
             // Each of its wholes waits for its own writes.
             Self::Parts(..) => true,
         }
@@ -63,7 +126,7 @@ impl Source {
         match self {
             Self::Resources(mirror, _) => mirror.freshness(),
             Self::Parts(of, _) => worst(of.iter().map(Self::freshness)),
-            Self::Hosts(hosts, alive, _) => worst([hosts.freshness(), alive.freshness()].into_iter()),
+            Self::Hosts(all) => worst([all.hosts.freshness(), all.alive.freshness()].into_iter()),
         }
     }
 
@@ -72,24 +135,7 @@ impl Source {
             Self::Resources(mirror, _) => {
                 mirror.view().values().map(|item| &item.value).filter(|row| keep(row)).cloned().collect()
             }
-            Self::Hosts(hosts, alive, lost) => {
-                let (alive, lost) = (alive.view(), lost.view());
-                let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
-                hosts
-                    .view()
-                    .values()
-                    .map(|item| {
-                        let (host, alive) = (&item.value, living(&item.value));
-                        let mut row = host.resource(alive.map(|item| item.value.as_ref()));
-                        if let (None, Some(lost)) = (alive, lost.get(&host.name)) {
-                            lost.value.show(&mut row);
-                        }
-                        row
-                    })
-                    .filter(|row| keep(row))
-                    .map(Arc::new)
-                    .collect()
-            }
+            Self::Hosts(all) => all.rows().into_iter().filter(|row| keep(row)).map(Arc::new).collect(),
             Self::Parts(of, derived) => {
                 // Wholes may have a part in common.
                 let mut known = BTreeSet::new();
@@ -110,13 +156,9 @@ impl Source {
                 let item = mirror.get(&id.to_string())?;
                 Some(Tagged { row: item.value, tag: Tag::of(item.mod_revision) })
             }
-            Self::Hosts(hosts, alive, lost) => {
+            Self::Hosts(all) => {
                 let row = self.rows(&mut |host| host.id == id).pop()?;
-                let name = row.name.as_deref()?;
-                let revision = hosts.get(name)?.mod_revision;
-                let alive = alive.get(name).map_or(Revision(0), |item| item.mod_revision);
-                let lost = lost.get(name).map_or(Revision(0), |item| item.mod_revision);
-                let tag = Tag { text: format!("\"{revision}-{alive}-{lost}\""), revision };
+                let tag = all.tag(row.name.as_deref()?)?;
                 Some(Tagged { row, tag })
             }
             Self::Parts(..) => {

@@ -45,6 +45,8 @@ class Inspect(LabTest):
         self.assertIn(" dev stampede0", host.out("ip", "route", "get", one["primaryIpAddress"]))
         self.assertIn(" dev stampede", host.out("ip", "route", "get", two["primaryIpAddress"]))
         self.assertIn("unreachable 10.42.0.0/16", host.out("ip", "route"))
+        shown = {row["name"]: row["underlayAddress"] for row in self.api.list("/v1/hosts")}
+        self.assertEqual(shown, {each.name: each.address for each in HOSTS})
         tables = host.out("nft", "list", "tables")
         self.assertIn("stampede", tables)
         self.assertIn("masquerade", host.out("nft", "list", "ruleset"))

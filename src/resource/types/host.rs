@@ -43,6 +43,8 @@ const ADDED: &[Field] = &[
     Field::string("hostname").filtered(),
     Field::map("labels", &Form::String).update(),
     Field::int("memoryMb").filtered(),
+    Field::string("publicAddress"),
+    Field::string("underlayAddress"),
     Field::map("versions", &Form::String),
 ];
 
