@@ -13,6 +13,7 @@ mod faults;
 mod flow;
 mod host;
 mod library;
+mod older;
 mod processes;
 mod quota;
 #[path = "../store/server.rs"]
