@@ -65,7 +65,6 @@ const READ_ONLY: &[&str] = &[
     "networkServiceProvider",
     "nic",
     "physicalHost",
-    "port",
     "portService",
     "register",
     "registrationToken",
