@@ -13,6 +13,7 @@ use super::ipsec::{
     engine::{Reach, Word},
     record::Sealed,
 };
+use super::hairpin;
 use super::kernel::Kernel;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
@@ -395,7 +396,7 @@ async fn hear_rules(monitor: &mut Option<RulesMonitor>) -> bool {
 /// Containers' links come and go all day and are none of the loop's business.
 fn concerns_us(event: &Event) -> bool {
     match event {
-        Event::Link(link) | Event::LinkGone(link) => [BRIDGE, OVERLAY].contains(&link.name.as_str()),
+        Event::Link(link) | Event::LinkGone(link) => [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN].contains(&link.name.as_str()),
         Event::Route { protocol } => *protocol == stampede_netlink::route::PROTOCOL,
         // Of whichever link: an underlay's address matters too.
         Event::Address { .. } | Event::Overrun => true,
