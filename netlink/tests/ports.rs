@@ -73,7 +73,7 @@ async fn a_connection_is_led_as_it_began_until_it_is_forgotten() {
     let listed = host.tool(&["nft", "list", "table", "inet", "stampede"]);
     for line in [
         "iifname \"other\" notrack",
-        "fib daddr type local dnat ip to meta l4proto . th dport map @ports",
+        "fib daddr type local meta nfproto ipv4 dnat ip to meta l4proto . th dport map @ports",
         "ct direction original",
         "ct status dnat",
         "meta mark set",

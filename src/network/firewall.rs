@@ -44,14 +44,9 @@ fn chain(name: &str, kind: ChainKind, place: Place, priority: i32, rules: Vec<Ru
 
 /// The table as it should be.
 pub fn table(managed: Prefix, opened: &Opened) -> Table {
-    let forged = Rule::new([
-        Expression::from(BRIDGE).but_not(),
-        Expression::from(OVERLAY).but_not(),
-        Expression::from("lo").but_not(),
-        Expression::source(managed),
-        Expression::Counter,
-        Expression::Verdict(Verdict::Drop),
-    ]);
+    let others = [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN, "lo"].map(|link| Expression::from(link).but_not());
+    let dropped = [Expression::source(managed), Expression::Counter, Expression::Verdict(Verdict::Drop)];
+    let forged = Rule::new(others.into_iter().chain(dropped).collect::<Vec<_>>());
     let leaving =
         Rule::new([Expression::source(managed), Expression::destination(managed).but_not(), Expression::Masquerade]);
     let key = vec![Field::Protocol, Field::Port(Side::Destination)];
