@@ -30,7 +30,7 @@ class PortsTest(LabTest):
 
     def seen_from(self, client, address, port, protocol="TCP"):
         """Whom the server sees when a host, or a container by its row, asks; None where nobody answers."""
-        command = f"echo | socat -t2 -T2 - {protocol}:{address}:{port}{',connect-timeout=2' if protocol == 'TCP' else ''}"
+        command = f"echo | socat -t5 -T5 - {protocol}:{address}:{port}{',connect-timeout=3' if protocol == 'TCP' else ''}"
         if isinstance(client, dict):
             words = ["docker", "exec", container_name(client), "chroot", "/machine", "sh", "-c", command]
             return self.host_of(client).out(*words, check=False) or None
@@ -49,7 +49,7 @@ class PortsTest(LabTest):
         return wait_for(f"port {port} of {host}", START, lambda: self.answers(host.address, port))
 
     def elements(self, host):
-        return re.findall(r"(tcp|udp) \. (\S+) : (\S+) \. (\S+?)[,\s]", host.shell("nft -n list map inet stampede ports"))
+        return re.findall(r"(tcp|udp) \. (\S+) : (\S+) \. (\S+?)[,\s]", host.shell("nft list map inet stampede ports"))
 
 
 class Echo:
@@ -209,7 +209,7 @@ class Changing(PortsTest):
         whole = self.api.get(f"/v1/ports/{port['id']}")
         self.assertEqual(self.api.put(f"/v1/ports/{port['id']}", whole | {"publicPort": "8086", "description": "the front"})["description"], "the front")
         self.assertEqual(self.api.get(f"/v1/ports/{port['id']}")["publicPort"], 8086)
-        self.refused(405, None, self.api.delete, f"/v1/ports/{port['id']}")
+        self.refused(405, "Method Not Allowed", self.api.delete, f"/v1/ports/{port['id']}")
 
     def test_of_many_who_want_one_port_one_gets_it(self):
         rows = at_once(lambda number: self.serve(f"{8100 + number}:80", requestedHostId=self.host_id(HOSTS[0])), range(6))
@@ -298,12 +298,13 @@ class Lasting(PortsTest):
 
     def test_a_conversation_that_began_before_its_port_was_open_finds_it(self):
         """By UDP there is no end at which it would begin anew."""
-        talk = "(while sleep 0.2; do echo; done) | timeout 60 socat - UDP:%s:8113,sourceport=45678 > /run/talk.txt 2>&1 &" % self.host.address
-        HOSTS[0].shell(f"rm -f /run/talk.txt; {talk}")
+        # Each time from the same port, so that it stays one conversation.
+        talk = f"rm -f /run/talk.txt; while :; do echo | socat -t0.2 - UDP-SENDTO:{self.host.address}:8113,sourceport=45678 >> /run/talk.txt; done"
+        HOSTS[0].run("systemd-run", "--collect", "--unit", "talk", "sh", "-c", talk)
         time.sleep(1)
         self.api.put(f"/v1/ports/{self.port(self.row, 53)['id']}", {"publicPort": 8113})
         wait_for("an answer", SOON, lambda: HOSTS[0].address in HOSTS[0].out("cat", "/run/talk.txt", check=False))
-        HOSTS[0].shell("pkill -f sourceport=45678", check=False)
+        HOSTS[0].run("systemctl", "stop", "talk", check=False)
 
 
 class Exposed(PortsTest):
