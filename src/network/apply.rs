@@ -107,7 +107,8 @@ pub async fn apply(
         applied.count(netlink.reconcile_neighbours(index, &plan.neighbours).await);
     }
     if extent == Extent::Whole {
-        applied.count(netlink.reconcile_routes(&plan.routes).await);
+        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet)].concat();
+        applied.count(netlink.reconcile_routes(&routes).await);
     }
     applied
 }

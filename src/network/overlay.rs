@@ -14,7 +14,6 @@
 //! of its own has nobody to speak for on the managed network and gets no routes to the others.
 
 use super::block::Taken;
-use super::hairpin;
 use super::kernel::Wish;
 use super::mesh::{Mesh, Mode, Outside, PORT, Underlay, VNI, vtep_mac};
 use super::subnet::SubnetSpec;
@@ -137,7 +136,6 @@ pub fn plan(view: &View<'_>) -> Plan {
     let mut plan = base(subnet);
     plan.bridge = Some(bridge_spec(subnet, Some(view.mtu)));
     plan.routes.extend(subnet.as_prefix().map(RouteSpec::unreachable));
-    plan.routes.extend(hairpin::routes(subnet));
 
     // The first block that has room for the host's own address.
     let router = |host: &str| blocks(view, host).find_map(|block| subnet.router(block));

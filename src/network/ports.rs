@@ -165,7 +165,10 @@ impl Opened {
             let to_us = asked.ip().is_loopback() || own.contains(asked.ip());
             let past = asked == led && protocol == Protocol::Udp && wanted.is_some();
             let elsewhere = asked != led && managed(*led.ip()) && wanted != Some(&led);
-            to_us && (past || elsewhere)
+            // Whoever asks itself and keeps its source gets no answer.
+            let asker = flow.original.source;
+            let alone = asked != led && asker.ip() == led.ip() && flow.reply.destination == asker;
+            to_us && (past || elsewhere || alone)
         };
         flows.into_iter().filter(is_stale).collect()
     }
@@ -297,6 +300,10 @@ mod tests {
         let udp_is_stale = |flow: Flow| !udp.stale(vec![flow], &own, managed).is_empty();
         assert!(!is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "10.42.7.9:80")), "it leads there");
         assert!(is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "10.42.7.10:80")), "it leads elsewhere now");
+        let itself = Way { source: end("10.42.7.9:5000"), destination: end("198.18.0.1:8080") };
+        let answer = |destination| Way { source: end("10.42.7.9:80"), destination: end(destination) };
+        assert!(is_stale(Flow::new(Transport::Tcp, itself, answer("10.42.7.9:5000"))), "begun without a source");
+        assert!(!is_stale(Flow::new(Transport::Tcp, itself, answer("169.254.42.1:5000"))));
         assert!(is_stale(flow(Transport::Tcp, "127.0.0.1:8081", "10.42.7.9:80")), "it is closed");
         assert!(!is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "198.18.0.1:8080")), "begun before it was open");
         assert!(udp_is_stale(flow(Transport::Udp, "198.18.0.1:53", "198.18.0.1:53")), "it would go past it for ever");

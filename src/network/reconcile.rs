@@ -9,11 +9,11 @@
 
 use super::apply::{Applied, Extent, apply};
 use super::block::{Block, Taken, taken};
+use super::hairpin;
 use super::ipsec::{
     engine::{Reach, Word},
     record::Sealed,
 };
-use super::hairpin;
 use super::kernel::Kernel;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
@@ -396,7 +396,9 @@ async fn hear_rules(monitor: &mut Option<RulesMonitor>) -> bool {
 /// Containers' links come and go all day and are none of the loop's business.
 fn concerns_us(event: &Event) -> bool {
     match event {
-        Event::Link(link) | Event::LinkGone(link) => [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN].contains(&link.name.as_str()),
+        Event::Link(link) | Event::LinkGone(link) => {
+            [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN].contains(&link.name.as_str())
+        }
         Event::Route { protocol } => *protocol == stampede_netlink::route::PROTOCOL,
         // Of whichever link: an underlay's address matters too.
         Event::Address { .. } | Event::Overrun => true,

@@ -301,10 +301,12 @@ class Lasting(PortsTest):
         # Each time from the same port, so that it stays one conversation.
         talk = f"rm -f /run/talk.txt; while :; do echo | socat -t0.2 - UDP-SENDTO:{self.host.address}:8113,sourceport=45678 >> /run/talk.txt; done"
         HOSTS[0].run("systemd-run", "--collect", "--unit", "talk", "sh", "-c", talk)
-        time.sleep(1)
-        self.api.put(f"/v1/ports/{self.port(self.row, 53)['id']}", {"publicPort": 8113})
-        wait_for("an answer", SOON, lambda: HOSTS[0].address in HOSTS[0].out("cat", "/run/talk.txt", check=False))
-        HOSTS[0].run("systemctl", "stop", "talk", check=False)
+        try:
+            time.sleep(1)
+            self.api.put(f"/v1/ports/{self.port(self.row, 53)['id']}", {"publicPort": 8113})
+            wait_for("an answer", SOON, lambda: HOSTS[0].address in HOSTS[0].out("cat", "/run/talk.txt", check=False))
+        finally:
+            HOSTS[0].run("systemctl", "stop", "talk", check=False)
 
 
 class Exposed(PortsTest):

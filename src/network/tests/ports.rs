@@ -9,11 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 fn publishing(id: &str, network: &ManagedAddress, ports: &[(u16, u16)]) -> Assignment {
-    let port = |(public, private): &(u16, u16)| PublicPort {
-        protocol: Protocol::Udp,
-        public: *public,
-        private: *private,
-    };
+    let port =
+        |(public, private): &(u16, u16)| PublicPort { protocol: Protocol::Udp, public: *public, private: *private };
     Assignment {
         token: Token { generation: 1, revision: 5 },
         network: Some(network.clone()),
