@@ -77,7 +77,6 @@ const READ_ONLY: &[&str] = &[
     "networkServiceProvider",
     "nic",
     "physicalHost",
-    "port",
     "portService",
     "register",
     "registrationToken",

@@ -1,4 +1,4 @@
-//! Links, addresses, routes, neighbours, bridges, nftables and IPsec as typed desired state, pure Rust over netlink.
+//! Links, addresses, routes and rules, neighbours, bridges, nftables, connection tracking and IPsec as typed desired state, pure Rust over netlink.
 //!
 //! Every module has the same shape. What should be is a plain value (`LinkSpec`, `RouteSpec`, …). A *dump* says
 //! what is. A pure `plan` compares the two and gives the changes, in the order in which they are safe to make.
@@ -25,6 +25,7 @@
 
 pub mod address;
 mod attribute;
+pub mod conntrack;
 mod error;
 mod handle;
 pub mod link;
@@ -34,6 +35,7 @@ pub mod nftables;
 pub mod notify;
 mod outcome;
 pub mod route;
+pub mod rule;
 mod socket;
 pub mod sysctl;
 mod types;

@@ -111,7 +111,9 @@ impl Cache {
     pub fn wrote(&self, resources: &[Resource], base: &'static str, revision: Revision) {
         let mut written = lock(&self.shared.written);
         let bases = resources.iter().filter_map(|resource| types::find(&resource.kind)).map(|declared| declared.base);
-        for base in bases.chain([base]) {
+        // What is a part of another is written with that.
+        let wholes = derived(base).into_iter().flat_map(|derived| derived.from.iter().copied());
+        for base in bases.chain([base]).chain(wholes) {
             let last = written.entry(base).or_default();
             *last = revision.max(*last);
         }

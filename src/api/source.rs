@@ -161,12 +161,19 @@ impl Source {
                 let tag = all.tag(row.name.as_deref()?)?;
                 Some(Tagged { row, tag })
             }
-            Self::Parts(..) => {
-                let row = self.rows(&mut |part| part.id == id).pop()?;
+            Self::Parts(of, derived) => {
+                let part = |base, whole: &Resource| {
+                    (derived.rows)(base, whole).into_iter().find(|part| part.id == id).map(Arc::new)
+                };
+                let (row, revision) = derived.from.iter().zip(of).find_map(|(base, of)| {
+                    let wholes = of.rows(&mut |whole| part(base, whole).is_some());
+                    let whole = of.row(wholes.first()?.id)?;
+                    Some((part(base, &whole.row)?, whole.tag.revision))
+                })?;
                 let mut hasher = DefaultHasher::new();
                 serde_json::to_string(&*row).ok()?.hash(&mut hasher);
-                // Nobody changes a part, so that nobody names the revision that it is to have.
-                Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision: Revision(0) } })
+                // What changes is the whole.
+                Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision } })
             }
         }
     }

@@ -192,8 +192,10 @@ impl Exchange<'_> {
         };
         let answer = match rows.as_slice() {
             [] => return Err(ApiError::internal()),
-            // Of a host, more records count than the one that was written.
-            [one] if declared.base == "host" => self.written(status, declared, &one.row, secret)?,
+            // Of a host, more records count than the one that was written; a part has a version of its own.
+            [one] if declared.base == "host" || declared.derived.is_some() => {
+                self.written(status, declared, &one.row, secret)?
+            }
             [one] => self.request.tagged(self.written(status, declared, &one.row, secret)?, &one.tag),
             _ => self.several(declared, rows.into_iter().map(|it| it.row).collect())?,
         };

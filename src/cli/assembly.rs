@@ -29,7 +29,7 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, MeshView, Network, NetworkConfig, Protection, SubnetSpec, driver,
+    Ipsec, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
     ipsec::{EspInUdp, capability},
     kernel::Kernel,
     mesh,
@@ -293,10 +293,17 @@ impl Agent {
             },
             towards: store_addresses(&self.config),
             memory: Some(self.config.state_directory.join("network.json")),
+            published: self.published()?,
             protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
+    }
+
+    /// What the ledger has published. Without it nothing would be: better no agent, and all stays as it is.
+    fn published(&self) -> Result<Published> {
+        let (known, _) = self.ledger.assignments().context("what is published on this host cannot be read")?;
+        Ok(Published::new(&known))
     }
 
     /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
@@ -436,6 +443,7 @@ impl Agent {
             supervision: self.supervision,
             driver: Arc::new(self.docker),
             network: network.as_ref().map(Network::addressing),
+            published: network.as_ref().map(Network::published),
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),

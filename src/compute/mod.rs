@@ -13,8 +13,10 @@ pub mod streams;
 pub mod supervisor;
 
 use crate::resource::assignment::{Assignment, Token};
+use crate::resource::port::Protocol;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What went wrong between a driver and what it drives.
@@ -191,6 +193,11 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
 
     /// All that is there of ours.
     async fn list(&self) -> Result<Vec<Observed>, Error>;
+
+    /// The ports that what it made exposes, by its image or otherwise; none where the driver knows of none.
+    async fn exposed(&self, _external_id: &str) -> Result<BTreeSet<(u16, Protocol)>, Error> {
+        Ok(BTreeSet::new())
+    }
 
     /// Fetches an image; `progress` is told how far it is, in words.
     async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error>;

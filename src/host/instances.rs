@@ -8,12 +8,12 @@ use super::queue::{Again, Queue};
 use super::reclaim::Kept;
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
-use crate::network::Addressing;
+use crate::network::{Addressing, Published};
 use crate::orchestration::lifecycle::{self, Observation};
 use crate::orchestration::{Orchestrator, StatusError, Told, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
-use crate::resource::{Resource, State, identifier, instance};
+use crate::resource::{Resource, State, identifier, instance, port};
 use crate::store::ledger::{self, Ledger, Report};
 use crate::store::mirror::{Item, Mirror};
 use crate::store::{self, Entry, Store, decode, key};
@@ -58,6 +58,8 @@ pub struct Instances {
     pub driver: Arc<dyn Driver>,
     /// `None` on a host without the managed network.
     pub network: Option<Addressing>,
+    /// The public ports that it opens, where it does.
+    pub published: Option<Published>,
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     pub firsts: Firsts,
@@ -317,6 +319,17 @@ impl Instances {
         plan::runs(&phase)
     }
 
+    /// What its image exposes is published, where that was asked for: once it runs, its container tells.
+    async fn expose(&self, current: &Current, seen: &Observation) -> Result<(), LookError> {
+        let Observation::Running { external_id, .. } = seen else { return Ok(()) };
+        let row: Resource = decode(&current.row())?;
+        if !port::wants_exposed(&row) {
+            return Ok(());
+        }
+        let exposed = self.driver.exposed(external_id).await?;
+        Ok(self.orchestrator.exposed(&self.host, current.token, row.id, &exposed).await?)
+    }
+
     /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
     async fn stop(&self, id: &str) -> Result<(), LookError> {
         self.supervision.stop(id, STOP_PATIENCE).await?;
@@ -334,7 +347,12 @@ impl Instances {
         tracing::debug!(instance = id, ?step, "applying");
         match step {
             // It waits for the disk, which must not keep others waiting.
-            Step::WriteLedger(assignment) => self.ledger.keep_assignment(*assignment).await?,
+            Step::WriteLedger(assignment) => {
+                if let Some(published) = &self.published {
+                    published.put(&assignment);
+                }
+                self.ledger.keep_assignment(*assignment).await?;
+            }
             Step::ForgetReport => self.ledger.forget_report(id)?,
             Step::StopUnit => self.stop(id).await?,
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
@@ -356,6 +374,9 @@ impl Instances {
             }
             Step::ForgetLedger => {
                 self.ledger.forget(id)?;
+                if let Some(published) = &self.published {
+                    published.forget(id);
+                }
                 self.exclusives.forget(id);
                 supervisor::forget(&self.run_directory, id);
                 self.supervision.forget(id).await?;
@@ -363,11 +384,14 @@ impl Instances {
             }
             Step::Say(observation) => {
                 if let Some(current) = current {
+                    let exposed = self.expose(current, &observation).await;
                     let read = current.row();
                     let told = self.orchestrator.observed(&self.host, current.token, &read, &observation).await?;
                     if let Told::Written(row) = told {
                         current.is_now(row)?;
                     }
+                    // That it runs is said all the same.
+                    exposed?;
                 }
                 // What was said needs no second look; a newer wish comes with a change of the claim.
                 return Ok(false);

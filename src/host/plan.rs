@@ -119,6 +119,12 @@ fn ledger(seen: &Seen, wanted: &Wanted) -> Option<Step> {
     (!written).then(|| Step::WriteLedger(Box::new(wanted.assignment.clone())))
 }
 
+/// Whether the ledger says so already, but for ports, which are no matter of what runs.
+fn runs_so(seen: &Seen, wanted: &Wanted) -> bool {
+    let known = seen.ledger.clone().map(|known| Assignment { ports: wanted.assignment.ports.clone(), ..known });
+    known.as_ref() == Some(&wanted.assignment)
+}
+
 fn stopped(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
     // The ledger first: whatever starts the unit from now on, it does nothing.
     let mut steps: Vec<Step> = ledger(seen, wanted).into_iter().collect();
@@ -167,8 +173,8 @@ fn running(seen: &Seen, wanted: &Wanted) -> Vec<Step> {
             }
             Some(Phase::Failed { message }) => vec![Step::Say(Observation::Failed { message: message.clone() })],
             // Its supervisor was not there yet, or is not any more: the next one goes on from this report.
-            Some(Phase::Running { .. }) if seen.occupied.is_none() && ledger(seen, wanted).is_none() => {
-                vec![Step::StartUnit]
+            Some(Phase::Running { .. }) if seen.occupied.is_none() && runs_so(seen, wanted) => {
+                ledger(seen, wanted).into_iter().chain([Step::StartUnit]).collect()
             }
             // Never started, or the machine went down, or Docker did: it is to run.
             _ => start(seen, wanted),

@@ -2,8 +2,10 @@
 //! still differs.
 
 use super::firewall;
+use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::overlay::Plan;
+use super::ports::{self, Published};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{Outcome, address::Others, link::LinkSpec};
 
@@ -23,7 +25,7 @@ impl Applied {
         self.failed.push(text(error));
     }
 
-    fn count<C>(&mut self, outcome: Result<Outcome<C>, Error>) {
+    pub(super) fn count<C>(&mut self, outcome: Result<Outcome<C>, Error>) {
         match outcome {
             Ok(outcome) => {
                 self.changes += outcome.made.len();
@@ -33,7 +35,7 @@ impl Applied {
         }
     }
 
-    async fn link(&mut self, kernel: &Kernel, spec: &LinkSpec) -> Option<u32> {
+    pub(super) async fn link(&mut self, kernel: &Kernel, spec: &LinkSpec) -> Option<u32> {
         match kernel.netlink.ensure_link(spec).await {
             Ok(ensured) => {
                 self.changes += ensured.changes.len();
@@ -46,7 +48,7 @@ impl Applied {
         }
     }
 
-    fn settings(&mut self, kernel: &Kernel, wishes: &[super::kernel::Wish]) {
+    pub(super) fn settings(&mut self, kernel: &Kernel, wishes: &[super::kernel::Wish]) {
         let (written, failed) = kernel.ensure_settings(wishes);
         self.changes += written;
         failed.iter().for_each(|error| self.fail(error));
@@ -75,18 +77,26 @@ pub enum Extent {
 }
 
 /// Makes the plan so: settings, links, what lies on them, then routes, the guard before all others, and the firewall.
-pub async fn apply(kernel: &Kernel, subnet: &SubnetSpec, plan: &Plan, extent: Extent) -> Applied {
+pub async fn apply(
+    kernel: &Kernel,
+    subnet: &SubnetSpec,
+    plan: &Plan,
+    published: &Published,
+    extent: Extent,
+) -> Applied {
     let mut applied = Applied { warnings: plan.problems.clone(), ..Applied::default() };
     let netlink = &kernel.netlink;
     applied.settings(kernel, &plan.global);
     // The firewall stands before the first address does: nothing gets out untranslated.
-    firewall::apply(kernel, subnet, &mut applied).await;
+    ports::apply(kernel, subnet, published, &mut applied).await;
+    firewall::apply(kernel, &mut applied).await;
     if let Some(bridge) = &plan.bridge
         && let Some(index) = applied.link(kernel, bridge).await
     {
         let others = if extent == Extent::Whole { Others::Remove } else { Others::Keep };
         applied.count(netlink.ensure_addresses(index, &plan.bridge_addresses, others).await);
     }
+    hairpin::apply(kernel, subnet, plan.bridge.as_ref().and_then(|bridge| bridge.mtu), &mut applied).await;
     let overlay = match &plan.overlay {
         Some(overlay) => applied.link(kernel, overlay).await,
         None => None,
@@ -97,7 +107,8 @@ pub async fn apply(kernel: &Kernel, subnet: &SubnetSpec, plan: &Plan, extent: Ex
         applied.count(netlink.reconcile_neighbours(index, &plan.neighbours).await);
     }
     if extent == Extent::Whole {
-        applied.count(netlink.reconcile_routes(&plan.routes).await);
+        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet)].concat();
+        applied.count(netlink.reconcile_routes(&routes).await);
     }
     applied
 }

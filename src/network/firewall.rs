@@ -2,19 +2,26 @@
 //!
 //! - What comes in by any interface that is not ours with a source in the managed subnet is a forgery and dropped.
 //! - What leaves the managed subnet for elsewhere gets this host's address (masquerade); what stays in it keeps its own.
+//! - What is sent to this host itself, at a published port, is led to who has that port: [`super::ports`], [`super::hairpin`].
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
 //! jumps to first and leaves to others. Docker makes the chain anew when it starts: they are watched and put back.
 
 use super::apply::Applied;
+use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::overlay::{BRIDGE, OVERLAY};
+use super::ports::{ITSELF, Opened, PORTS};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
     Prefix,
-    nftables::{Chain, ChainKind, Expression, Family, ForeignChain, ForeignOutcome, Hook, Place, Rule, Table, Verdict},
+    nftables::{
+        Chain, ChainKind, Expression, Family, Field, ForeignChain, ForeignOutcome, Hook, Place, Rule, Side, Table,
+        Target, Verdict,
+    },
 };
+use std::net::IpAddr;
 
 /// The table of ours.
 pub const TABLE: &str = "stampede";
@@ -25,6 +32,9 @@ const MARK: &str = "stampede:";
 const RAW: i32 = -300;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
+/// Before Docker's own (-100): of two that publish one port, it is told which has it. And right after it.
+const DESTINATION_NAT: i32 = -105;
+const LED: i32 = -50;
 /// NF_DROP, as a chain's policy.
 const DROP: u32 = 0;
 
@@ -33,48 +43,91 @@ fn chain(name: &str, kind: ChainKind, place: Place, priority: i32, rules: Vec<Ru
 }
 
 /// The table as it should be.
-pub fn table(managed: Prefix) -> Table {
-    let forged = Rule::new([
-        Expression::from(BRIDGE).but_not(),
-        Expression::from(OVERLAY).but_not(),
-        Expression::from("lo").but_not(),
-        Expression::source(managed),
-        Expression::Counter,
-        Expression::Verdict(Verdict::Drop),
-    ]);
+pub fn table(managed: Prefix, opened: &Opened) -> Table {
+    let others = [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN, "lo"].map(|link| Expression::from(link).but_not());
+    let dropped = [Expression::source(managed), Expression::Counter, Expression::Verdict(Verdict::Drop)];
+    let forged = Rule::new(others.into_iter().chain(dropped).collect::<Vec<_>>());
     let leaving =
         Rule::new([Expression::source(managed), Expression::destination(managed).but_not(), Expression::Masquerade]);
+    let key = vec![Field::Protocol, Field::Port(Side::Destination)];
+    let led = Rule::new([
+        Expression::ToThisHost,
+        Expression::DestinationNat(Target::Map { key, map: PORTS.to_owned(), port: true }),
+    ]);
+    let around = Rule::new([Expression::from(BRIDGE), Expression::Led, Expression::Mark(hairpin::MARK)]);
+    let again = Rule::new([Expression::from(hairpin::IN), Expression::Untracked]);
+    let source = IpAddr::V4(hairpin::SOURCE);
+    let as_source = || Expression::SourceNat(Target::Address(source, None));
+    let itself = vec![Field::Ipv4(Side::Source), Field::Ipv4(Side::Destination)];
+    let asks_itself = Rule::new([
+        Expression::to(hairpin::OUT),
+        Expression::Lookup { key: itself, set: ITSELF.to_owned(), negated: false },
+        as_source(),
+    ]);
+    let back = Prefix::new(source, 32).map(|source| {
+        Rule::new([Expression::from(BRIDGE), Expression::destination(source), Expression::Untracked])
+            .comment("answers come back by the pair too")
+    });
+    // What is no answer leads nowhere.
+    let stray = Prefix::new(source, 32).map(|source| {
+        Rule::new([Expression::from(hairpin::OUT), Expression::destination(source), Expression::Verdict(Verdict::Drop)])
+            .comment("what answers nobody")
+    });
+    let from_loopback = hairpin::loopback().map(|loopback| {
+        Rule::new([Expression::to(hairpin::OUT), Expression::source(loopback), as_source()])
+            .comment("from 127.0.0.1 of this host")
+    });
+    let mut first = vec![
+        forged.comment("managed addresses come by managed interfaces only"),
+        again.comment("what came round is led already"),
+    ];
+    first.extend(back);
+    let mut sources = vec![asks_itself.comment("who asks for its own port would answer itself")];
+    sources.extend(from_loopback);
+    sources.push(leaving.comment("out of the managed network under this host's address"));
     let segments = |way: Expression| Rule::new([way, Expression::ClampSegmentSize]);
     Table {
         family: Family::Inet,
         name: TABLE.to_owned(),
         comment: "the managed network".to_owned(),
-        sets: Vec::new(),
+        sets: opened.sets(),
         chains: vec![
+            chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first),
             chain(
-                "prerouting",
+                "published",
+                ChainKind::Nat,
+                Place::Prerouting,
+                DESTINATION_NAT,
+                vec![led.clone().comment("to who has the port")],
+            ),
+            chain(
+                "published-here",
+                ChainKind::Nat,
+                Place::Output,
+                DESTINATION_NAT,
+                vec![led.comment("from this host, to who has the port")],
+            ),
+            chain(
+                "around",
                 ChainKind::Filter,
                 Place::Prerouting,
-                RAW,
-                vec![forged.comment("managed addresses come by managed interfaces only")],
+                LED,
+                vec![around.comment("from a container to a published port: round by the pair")],
             ),
             chain(
                 "forward",
                 ChainKind::Filter,
                 Place::Forward,
                 FILTER,
-                vec![
-                    segments(Expression::from(BRIDGE)).comment("segments fit the way out"),
-                    segments(Expression::to(BRIDGE)).comment("and the way in"),
-                ],
+                stray
+                    .into_iter()
+                    .chain([
+                        segments(Expression::from(BRIDGE)).comment("segments fit the way out"),
+                        segments(Expression::to(BRIDGE)).comment("and the way in"),
+                    ])
+                    .collect(),
             ),
-            chain(
-                "postrouting",
-                ChainKind::Nat,
-                Place::Postrouting,
-                SOURCE_NAT,
-                vec![leaving.comment("out of the managed network under this host's address")],
-            ),
+            chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources),
         ],
     }
 }
@@ -88,12 +141,15 @@ fn forwarding() -> [Rule; 2] {
     ]
 }
 
-/// Makes all rules so.
-pub(super) async fn apply(kernel: &Kernel, subnet: &SubnetSpec, applied: &mut Applied) {
-    if let Some(managed) = subnet.as_prefix() {
-        let outcome = kernel.netlink.ensure_table(&table(managed)).await;
-        applied.note(outcome.map(|outcome| !outcome.is_unchanged()));
-    }
+/// Makes our table so; whether that changed something.
+pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, opened: &Opened) -> Result<bool, Error> {
+    let Some(managed) = subnet.as_prefix() else { return Ok(false) };
+    let outcome = kernel.netlink.ensure_table(&table(managed, opened)).await?;
+    Ok(!outcome.is_unchanged())
+}
+
+/// Makes the rules in others' chains so.
+pub(super) async fn apply(kernel: &Kernel, applied: &mut Applied) {
     match docker(kernel).await {
         Ok((changed, warning)) => {
             applied.note(Ok(changed));

@@ -6,6 +6,7 @@
 //! | [`mesh`] | how the hosts reach each other: one record a host |
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
+//! | [`ports`], [`hairpin`] | which ports this host opens and where they lead; the ways to them that are not straight |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
@@ -18,10 +19,12 @@ mod apply;
 pub mod block;
 pub mod driver;
 mod firewall;
+mod hairpin;
 pub mod ipsec;
 pub mod kernel;
 pub mod mesh;
 pub mod overlay;
+pub mod ports;
 mod reconcile;
 pub mod report;
 mod source;
@@ -30,6 +33,7 @@ pub mod subnet;
 mod tests;
 
 pub use address::{Allocator, hold};
+pub use ports::Published;
 pub use subnet::SubnetSpec;
 
 use crate::environment::Environment;
@@ -95,6 +99,8 @@ pub struct NetworkConfig {
     /// The file that keeps what is known of the mesh over a boot without store: `/var/lib/stampede/network.json`.
     pub memory: Option<PathBuf>,
     pub protection: Protection,
+    /// What this host opens.
+    pub published: Published,
 }
 
 impl NetworkConfig {
@@ -109,6 +115,7 @@ impl NetworkConfig {
             mtu: None,
             memory: None,
             protection: Protection::None,
+            published: Published::new(&[]),
         }
     }
 
@@ -189,6 +196,7 @@ impl MeshView {
 pub struct Network {
     allocator: Arc<Allocator>,
     subnet: SubnetSpec,
+    published: Published,
     mtu: Arc<AtomicU32>,
     status: watch::Receiver<NetworkStatus>,
     view: MeshView,
@@ -257,6 +265,7 @@ impl Network {
             status: receiver.clone(),
             encrypted,
         };
+        let published = config.published.clone();
         let reconciler = reconcile::Reconciler {
             kernel: kernel.clone(),
             store,
@@ -269,7 +278,7 @@ impl Network {
             encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),
         };
         let task = tokio::spawn(run(kernel, environment.clone(), engine, reconciler));
-        Self { allocator: Arc::new(allocator), subnet, mtu, status: receiver, view, task }
+        Self { allocator: Arc::new(allocator), subnet, published, mtu, status: receiver, view, task }
     }
 
     /// Ends the loop and waits until it has: as the end of a process does, it leaves nothing that is still being done.
@@ -282,6 +291,11 @@ impl Network {
     /// Who gets which address, for placement.
     pub fn allocator(&self) -> &Arc<Allocator> {
         &self.allocator
+    }
+
+    /// What this host opens: to be told of what comes, changes and goes.
+    pub fn published(&self) -> Published {
+        self.published.clone()
     }
 
     /// The overlay's MTU as it is now: what new instances are told.

@@ -7,8 +7,9 @@
 //! What was known last lies in a file, so that a host that boots while nobody answers reaches the others as before. While
 //! nothing at all is known, nothing is taken away.
 
-use super::apply::{Extent, apply};
+use super::apply::{Applied, Extent, apply};
 use super::block::{Block, Taken, taken};
+use super::hairpin;
 use super::ipsec::{
     engine::{Reach, Word},
     record::Sealed,
@@ -16,6 +17,7 @@ use super::ipsec::{
 use super::kernel::Kernel;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
+use super::ports;
 use super::{NetworkConfig, NetworkStatus};
 use crate::environment::{Backoff, Environment};
 use crate::store::{Store, mirror::Changes, mirror::Mirror};
@@ -35,6 +37,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const PERIOD: Duration = Duration::from_secs(60);
 /// After a failure: again, first after …, and at most after `PERIOD`.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Why it wakes where ports are to be opened or closed.
+const PORTS: &str = "ports";
 /// How long the first lists may take before the last known is used.
 const LIST_LIMIT: Duration = Duration::from_secs(2);
 
@@ -93,6 +97,7 @@ pub(super) struct Reconciler {
 impl Reconciler {
     pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
+        let mut published = self.config.published.changes();
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
@@ -123,19 +128,34 @@ impl Reconciler {
             } else {
                 backoff.next_delay()
             };
-            let why = tokio::select! {
-                _ = mesh.next() => "mesh",
-                _ = blocks.next() => "blocks",
-                why = ears.hear() => why,
-                () = Encrypted::speaks(&mut self.encrypted) => "encryption",
-                Some(_) = announcing.join_next() => "announced",
-                () = tokio::time::sleep(pause) => "time",
+            let until = tokio::time::Instant::now() + pause;
+            let why = loop {
+                let why = tokio::select! {
+                    // Ours is one of its ends: it never fails.
+                    _ = published.changed() => PORTS,
+                    _ = mesh.next() => "mesh",
+                    _ = blocks.next() => "blocks",
+                    why = ears.hear() => why,
+                    () = Encrypted::speaks(&mut self.encrypted) => "encryption",
+                    Some(_) = announcing.join_next() => "announced",
+                    () = tokio::time::sleep_until(until) => "time",
+                };
+                if why != PORTS || !self.publish().await {
+                    break why;
+                }
             };
             tracing::debug!(why, "looking at the network");
             tokio::time::sleep(GATHER).await;
             ears.forget();
             self.swallow(&mut mesh, &mut blocks).await;
         }
+    }
+
+    /// Opens and closes ports at once, without a look at the rest; whether that went well.
+    async fn publish(&self) -> bool {
+        let mut applied = Applied::default();
+        ports::apply(&self.kernel, &self.config.subnet, &self.config.published, &mut applied).await;
+        applied.failed.is_empty() && applied.warnings.is_empty()
     }
 
     /// Looks at everything and closes the difference; whether nothing failed.
@@ -161,7 +181,7 @@ impl Reconciler {
             }
         };
         self.mtu.store(mtu, Ordering::Relaxed);
-        let applied = apply(&self.kernel, subnet, &plan, extent).await;
+        let applied = apply(&self.kernel, subnet, &plan, &self.config.published, extent).await;
         if applied.changes > 0 || !applied.failed.is_empty() {
             tracing::info!(changes = applied.changes, failed = applied.failed.len(), "the network was changed");
         }
@@ -376,7 +396,9 @@ async fn hear_rules(monitor: &mut Option<RulesMonitor>) -> bool {
 /// Containers' links come and go all day and are none of the loop's business.
 fn concerns_us(event: &Event) -> bool {
     match event {
-        Event::Link(link) | Event::LinkGone(link) => [BRIDGE, OVERLAY].contains(&link.name.as_str()),
+        Event::Link(link) | Event::LinkGone(link) => {
+            [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN].contains(&link.name.as_str())
+        }
         Event::Route { protocol } => *protocol == stampede_netlink::route::PROTOCOL,
         // Of whichever link: an underlay's address matters too.
         Event::Address { .. } | Event::Overrun => true,

@@ -3,13 +3,14 @@
 use super::handlers::{Cause, hold};
 use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
+use super::ports;
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
 use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
 use crate::resource::assignment::{Desired, ManagedAddress};
-use crate::resource::{Resource, State, constraint, identifier, instance};
+use crate::resource::{Resource, State, constraint, identifier, instance, port};
 use crate::store::{self, Operation, Revision, Transaction, encode, key};
 use serde_json::{Value, json};
 
@@ -17,13 +18,14 @@ use serde_json::{Value, json};
 const MOST_AT_ONCE: u64 = 100;
 
 /// `wanted` on its host.
-fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedAddress>) -> Resource {
+fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedAddress>, ports: &[u16]) -> Resource {
     let mut next = lifecycle::chosen(wanted);
     next.set(instance::HOST, host_id);
     next.set(instance::HOST_NAME, host);
     if let Some(address) = address {
         next.set(instance::ADDRESS, address.address.to_string());
     }
+    port::choose(&mut next, ports);
     next
 }
 
@@ -35,7 +37,7 @@ impl Orchestrator {
         let result = self
             .placer()
             .place(&request, &|choice| {
-                let next = chosen(wanted, &choice.host, choice.host_id, choice.address.as_ref());
+                let next = chosen(wanted, &choice.host, choice.host_id, choice.address.as_ref(), &choice.ports);
                 let transaction =
                     with_todo(self.row(&row, &next, revision)?, instance::BASE, wanted, &next, self.now())?;
                 Ok(Writes { compares: transaction.compares, operations: transaction.success })
@@ -43,7 +45,7 @@ impl Orchestrator {
             .await;
         match result {
             Ok(placed) => {
-                let next = chosen(wanted, &placed.host, placed.host_id, placed.address.as_ref());
+                let next = chosen(wanted, &placed.host, placed.host_id, placed.address.as_ref(), &placed.ports);
                 Ok(written(next, placed.revision))
             }
             Err(PlaceError::Conflict { .. }) if revision.is_none() => Err(self.duplicate(&wanted.uuid)),
@@ -99,6 +101,7 @@ impl Orchestrator {
                     .and_then(|uuid| workload::image(&uuid).map(|(kind, _)| kind))
                     .unwrap_or(Capability::Container),
                 promise: Promise::of(wanted),
+                choose: port::to_choose(wanted),
                 requested_host: wanted.get(instance::REQUESTED_HOST),
                 valid_hosts: wanted.get(instance::VALID_HOSTS).unwrap_or_default(),
                 managed: self.is_managed(wanted).await?,
@@ -159,7 +162,7 @@ impl Orchestrator {
             let code = if count == 0 { "MinLimitExceeded" } else { "MaxLimitExceeded" };
             return Err(invalid(code, "count", format!("1 to {MOST_AT_ONCE} at once")));
         }
-        for field in ["ports", "instanceLinks", "publishAllPorts", "credentialIds"] {
+        for field in ["instanceLinks", "credentialIds"] {
             let asked = draft.fields.remove(field);
             if asked.is_some_and(|value| {
                 !matches!(value, Value::Null | Value::Bool(false)) && value != json!([]) && value != json!({})
@@ -168,6 +171,7 @@ impl Orchestrator {
                 return Err(invalid("InvalidOption", field, message));
             }
         }
+        ports::take(&mut draft.fields)?;
         let (image_uuid, image_id) = self.image(&draft).await?;
         draft.fields.insert(instance::IMAGE_UUID.into(), image_uuid.into());
         draft.fields.insert(instance::IMAGE_ID.into(), image_id.into());
@@ -191,7 +195,7 @@ impl Orchestrator {
         let start = draft.fields.get(instance::START_ON_CREATE).and_then(Value::as_bool).unwrap_or(true);
         let state = if start { State::Creating } else { State::Stopped };
         let mut wanted = resource(id, draft, self.environment(), state, self.now());
-        self.is_managed(&wanted).await?;
+        ports::check(&wanted, self.is_managed(&wanted).await?)?;
         wanted.set(instance::DESIRED, json!(if start { Desired::Running } else { Desired::Stopped }));
         let wanted = self.pass(instance::BASE, None, wanted, Cause::Asked("create")).await?;
         let waits = hold::is_held(&wanted);

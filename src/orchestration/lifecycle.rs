@@ -15,7 +15,7 @@ use super::ServiceError;
 use super::handlers::hold;
 use crate::environment::Timestamp;
 use crate::resource::assignment::{Desired, OnEnd};
-use crate::resource::{Resource, State, instance, transition};
+use crate::resource::{Resource, State, instance, port, transition};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
@@ -328,6 +328,7 @@ pub fn deallocated(instance: &Resource) -> Resource {
     for field in [AFTER_STOP, instance::HOST, instance::HOST_NAME, instance::ADDRESS, instance::EXTERNAL_ID] {
         free.set(field, Value::Null);
     }
+    port::forget_chosen(&mut free);
     free
 }
 

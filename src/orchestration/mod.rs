@@ -19,6 +19,7 @@ pub mod house;
 mod image;
 pub mod lifecycle;
 mod orchestrator;
+mod ports;
 mod record;
 pub mod seed;
 mod service;

@@ -352,6 +352,9 @@ impl Service for Orchestrator {
         if base == "host" {
             return self.update_host(id, &changes, expected).await;
         }
+        if base == "port" {
+            return self.update_port(id, &changes, expected).await;
+        }
         if base == instance::BASE {
             constraint::check(&changes)
                 .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;

@@ -1,8 +1,10 @@
 //! From an instance as it is stored to what its host is to run.
 
 use crate::membership::record::Capability;
-use crate::resource::assignment::{Assignment, Container, Desired, Exclusive, ManagedAddress, Token, Workload};
-use crate::resource::{Resource, identifier, instance};
+use crate::resource::assignment::{
+    Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token, Workload,
+};
+use crate::resource::{Resource, identifier, instance, port};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +30,15 @@ pub fn assignment(
         exclusive,
         workload: Workload::Container(container(resource, image, network.as_ref())),
         network,
+        ports: ports(resource),
     }
+}
+
+fn ports(resource: &Resource) -> Vec<PublicPort> {
+    let public = |one: port::Published| {
+        one.public.map(|public| PublicPort { protocol: one.protocol, public, private: one.private })
+    };
+    port::of(resource).into_iter().filter_map(public).collect()
 }
 
 /// What runs an image, and what it calls it: `docker:busybox` is Docker's `busybox`, `sim:anything` is said to run by a

@@ -1,9 +1,11 @@
 //! Which hosts can take an instance, and why the others cannot. Pure.
 
+use super::ports;
 use super::record::{Allocation, Promise, Share};
 use crate::membership::HostView;
 use crate::membership::record::{Capability, Capacity};
 use crate::resource::constraint::Constraint;
+use crate::resource::port::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,6 +29,8 @@ pub struct Wanted {
     pub kind: Capability,
     /// What it takes, and what others will know of it.
     pub promise: Promise,
+    /// Public ports that are yet to be chosen, beside those in the promise.
+    pub choose: Vec<Protocol>,
     /// Only this host.
     pub requested_host: Option<u64>,
     /// Only these hosts; empty is any.
@@ -50,6 +54,7 @@ impl Wanted {
         Self {
             kind,
             promise: promise.into(),
+            choose: Vec::new(),
             requested_host: None,
             valid_hosts: BTreeSet::new(),
             managed: true,
@@ -200,8 +205,8 @@ pub fn company<'a>(
 ) -> Result<(), Refusal> {
     let is = |one: &Constraint, promise: &Promise| one.holds(promise.name.as_deref(), &promise.labels);
     for (instance, other) in tenants.clone() {
-        if let Some(port) = promise.ports.intersection(&other.ports).next() {
-            return Err(Refusal::new("a port is taken", format!("port {port} is {instance}'s")));
+        if let Some(taken) = ports::of_another(&promise.ports, instance, other) {
+            return Err(taken);
         }
         if let Some(rule) = promise.avoids.iter().find(|rule| is(rule, other)) {
             return Err(Refusal::new("an instance to be kept away from", format!("{instance} is there ({rule})")));
@@ -249,7 +254,8 @@ pub fn refusal(candidate: &Candidate, wanted: &Wanted) -> Option<Refusal> {
     if let Err(refusal) = room(candidate.capacity(), candidate.promised.sum(), wanted.promise.share) {
         return Some(refusal);
     }
-    company(candidate.promised.tenants(), &wanted.promise, &wanted.neighbours()).err()
+    let company = company(candidate.promised.tenants(), &wanted.promise, &wanted.neighbours());
+    company.err().or_else(|| ports::refusal(candidate, wanted))
 }
 
 #[cfg(test)]

@@ -7,10 +7,12 @@ use super::filter::{Candidate, Refusal, Wanted};
 use super::group::Group;
 use super::index::Index;
 use super::lane::{Lane, Touched, UnderWay};
-use super::record::{Allocation, Share};
+use super::ports;
+use super::record::{Allocation, Promise, Share};
 use crate::environment::Environment;
 use crate::membership::Hosts;
 use crate::membership::record::{Alive, Host};
+use crate::resource::port;
 use crate::store::mirror::{Changes, Mirror};
 use crate::store::{Store, key};
 use std::collections::{BTreeSet, HashMap};
@@ -43,6 +45,10 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Pick {
     pub candidate: Candidate,
+    /// What it is promised there.
+    pub promise: Arc<Promise>,
+    /// The public ports among that which were chosen there.
+    pub ports: Vec<u16>,
     pub lane: Arc<Lane>,
     pub _under_way: UnderWay,
 }
@@ -85,9 +91,15 @@ impl Fleet {
         self.refresh(&mut state);
         let candidate = state.index.choose(wanted, avoid, &mut |bound| self.environment.below(bound))?.clone();
         let lane = self.lane(&mut state, &candidate.view.host.name);
+        let taken = candidate.promised.tenants().map(|(_, promise)| &promise.ports).chain([&wanted.promise.ports]);
+        let chosen = ports::choose(&wanted.choose, taken, &mut |bound| self.environment.below(bound));
+        let ports = chosen.map_err(|refusal| vec![format!("{}: {refusal}", candidate.view.host.name)])?;
+        let mut promise = wanted.promise.clone();
+        promise.ports.extend(wanted.choose.iter().zip(&ports).map(|(protocol, public)| port::key(*public, *protocol)));
+        let promise = Arc::new(promise);
         // What is chosen counts as promised for the next one that chooses.
-        let under_way = lane.choose(instance, Arc::new(wanted.promise.clone()));
-        Ok(Pick { candidate, lane, _under_way: under_way })
+        let under_way = lane.choose(instance, promise.clone());
+        Ok(Pick { candidate, promise, ports, lane, _under_way: under_way })
     }
 
     /// Whether any host could take it now.
@@ -135,23 +147,26 @@ impl Fleet {
     pub async fn watch_room(&self, mut tell: impl FnMut()) {
         let (mut records, mut alive, mut allocations) =
             (self.records.changes(), self.alive.changes(), self.allocations.changes());
-        let mut known: HashMap<String, (Share, usize)> = HashMap::new();
+        let mut known: HashMap<String, (Share, usize, u64)> = HashMap::new();
         while !self.listed(Duration::from_secs(60)).await {}
         loop {
             let more = tokio::select! {
                 _ = records.next() => true,
                 _ = alive.next() => true,
                 hosts = allocations.next() => hosts.into_iter().fold(false, |more, host| {
-                    let now = self.allocations.get(&host).map(|item| (item.value.sum(), item.value.instances.len()));
+                    let now = self.allocations.get(&host).map(|item| {
+                        (item.value.sum(), item.value.instances.len(), item.value.ports_digest())
+                    });
                     let before = match now {
                         Some(now) => known.insert(host, now),
                         None => known.remove(&host),
                     };
-                    let less = |before: (Share, usize), now: (Share, usize)| {
+                    let less = |before: (Share, usize, u64), now: (Share, usize, u64)| {
                         now.1 < before.1
                             || now.0.memory_mb < before.0.memory_mb
                             || now.0.cpu_millis < before.0.cpu_millis
                             || now.0.disk_mb < before.0.disk_mb
+                            || now.2 != before.2
                     };
                     // Also where one more is there: it may be whom another wants to be near to.
                     more | before.is_none_or(|before| now.is_none_or(|now| less(before, now) || now.1 > before.1))

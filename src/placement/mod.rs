@@ -24,6 +24,7 @@ mod index;
 mod lane;
 mod placer;
 mod pool;
+pub mod ports;
 pub mod record;
 pub mod release;
 mod room;
@@ -56,6 +57,8 @@ pub struct Choice {
     pub host: String,
     pub host_id: u64,
     pub address: Option<ManagedAddress>,
+    /// Public ports for those that were to be chosen, in order.
+    pub ports: Vec<u16>,
 }
 
 /// A part of a transaction.
@@ -74,6 +77,7 @@ pub struct Placed {
     pub host: String,
     pub host_id: u64,
     pub address: Option<ManagedAddress>,
+    pub ports: Vec<u16>,
     pub token: Token,
     /// Of the transaction.
     pub revision: Revision,

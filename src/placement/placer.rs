@@ -257,7 +257,8 @@ impl Placer {
         match fleet.choose(instance, &request.wanted, &avoid) {
             Ok(pick) => {
                 let host = &pick.candidate.view.host;
-                let choice = Choice { host: host.name.clone(), host_id: host.id, address: None };
+                let choice =
+                    Choice { host: host.name.clone(), host_id: host.id, address: None, ports: pick.ports.clone() };
                 Ok(Some(Target { choice, pick }))
             }
             Err(_) if changing.is_some() => Ok(None),
@@ -282,8 +283,8 @@ impl Placer {
     }
 
     fn placed(&self, choice: Choice, revision: Revision) -> Placed {
-        let Choice { host, host_id, address } = choice;
-        Placed { host, host_id, address, token: token(self.generation, revision), revision }
+        let Choice { host, host_id, address, ports } = choice;
+        Placed { host, host_id, address, ports, token: token(self.generation, revision), revision }
     }
 
     /// The create_revision of this instance's claim on `host`, if there is one.
@@ -363,7 +364,7 @@ fn piece(
         compares.extend(reserved.compares.iter().cloned());
         operations.extend(reserved.operations.iter().cloned());
     }
-    let (promise, affinity) = (Arc::new(request.wanted.promise.clone()), request.wanted.neighbours());
+    let (promise, affinity) = (target.pick.promise.clone(), request.wanted.neighbours());
     let capacity = target.pick.candidate.capacity();
     Ok(Piece { instance: instance.to_owned(), promise, capacity, affinity, compares, operations })
 }

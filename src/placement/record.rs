@@ -2,13 +2,14 @@
 
 use crate::resource::assignment::Token;
 use crate::resource::constraint::{self, Constraint};
-use crate::resource::{Resource, instance};
+use crate::resource::{Resource, instance, port};
 use crate::store::Revision;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// What a container counts for where it says nothing of memory; a promise, no limit.
@@ -107,7 +108,7 @@ impl Promise {
             name: instance.name.clone(),
             labels: instance.get(constraint::LABELS).unwrap_or_default(),
             avoids: constraints(instance, constraint::ANTI_AFFINITY).into_iter().filter(|one| !one.soft).collect(),
-            ports: BTreeSet::new(),
+            ports: port::promised(instance),
             rest: Map::new(),
         }
     }
@@ -144,6 +145,13 @@ impl Allocation {
     /// The sum of all shares.
     pub fn sum(&self) -> Share {
         self.instances.values().fold(Share::default(), |sum, promise| sum.and(promise.share))
+    }
+
+    /// Another number where other public ports are promised.
+    pub fn ports_digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.instances.values().flat_map(|promise| &promise.ports).for_each(|port| port.hash(&mut hasher));
+        hasher.finish()
     }
 }
 

@@ -2,6 +2,7 @@
 //! ask. It lies in the host's ledger, is read by the instance's supervisor and by the network driver, and is written by
 //! the agent alone.
 
+use super::port::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -77,6 +78,9 @@ pub struct Assignment {
     /// Its place on the managed network; `None` on Docker's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<ManagedAddress>,
+    /// What of it is published on its host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublicPort>,
 }
 
 impl Assignment {
@@ -101,6 +105,7 @@ impl Assignment {
             exclusive: None,
             workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
             network: None,
+            ports: Vec::new(),
         }
     }
 }
@@ -156,6 +161,15 @@ pub struct ManagedAddress {
     pub mac: String,
     /// The overlay's MTU in bytes.
     pub mtu: u32,
+}
+
+/// A port of an instance that its host opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublicPort {
+    pub protocol: Protocol,
+    pub public: u16,
+    pub private: u16,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -37,6 +37,8 @@ pub const MEMORY_RESERVATION_MB: &str = "memoryReservationMb";
 pub const COMPUTE: &str = "compute";
 /// Disk that placement counts with.
 pub const DISK_MB: &str = "diskMb";
+/// Whether what its image exposes is published.
+pub const PUBLISH_ALL: &str = "publishAllPorts";
 pub const NETWORK_IDS: &str = "networkIds";
 pub const REQUESTED_HOST: &str = "requestedHostId";
 pub const VALID_HOSTS: &str = "validHostIds";

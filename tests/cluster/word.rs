@@ -68,5 +68,6 @@ fn assignment(token: stampede::resource::assignment::Token, exclusive: Option<Ex
         exclusive,
         workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
         network: None,
+        ports: Vec::new(),
     }
 }

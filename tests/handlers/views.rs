@@ -40,7 +40,7 @@ async fn parts_are_shown_as_rows_with_links() {
     assert_eq!(client.ask("POST", "/v1/subnets/1s1?action=remove", Value::Null).await.0, 405, "it has no actions");
     let services = follow(&network, "networkServices").await;
     let kinds: Vec<&Value> = services["data"].as_array().unwrap().iter().map(|row| &row["type"]).collect();
-    assert_eq!(kinds, ["gatewayService", "hostNatGatewayService"], "what is not there yet is not shown");
+    assert_eq!(kinds, ["gatewayService", "hostNatGatewayService", "portService"], "what is not there yet is not shown");
     world.ends();
 }
 
@@ -50,7 +50,6 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
     let client = &world.client;
     for list in [
         "virtualmachines",
-        "ports",
         "instancelinks",
         "ippools",
         "subnetippools",
@@ -73,6 +72,48 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
             "{one}"
         );
     }
+    world.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_rows_of_their_own_and_can_be_changed() {
+    let world = World::new(in_memory()).await;
+    let client = &world.client;
+    let body = json!({"imageUuid": "docker:busybox", "startOnCreate": false, "ports": ["8080:80", "53/udp"]});
+    let id = client.post("/v1/containers", body).await["id"].as_str().unwrap().to_owned();
+    let rows = client.get(&format!("/v1/containers/{id}/ports")).await["data"].clone();
+    let [first, second] = &rows.as_array().unwrap()[..] else { panic!("{rows}") };
+    assert_eq!(
+        ["state", "publicPort", "privatePort", "protocol", "instanceId"].map(|field| first[field].clone()),
+        [json!("inactive"), json!(8080), json!(80), json!("tcp"), json!(id)]
+    );
+    assert_eq!(second["publicPort"], Value::Null, "it is chosen with its host");
+    let path = format!("/v1/ports/{}", first["id"].as_str().unwrap());
+    let (status, moved) = client.ask("PUT", &path, json!({"publicPort": "8081", "description": "the front"})).await;
+    assert_eq!(
+        (status, &moved["publicPort"], &moved["description"]),
+        (200, &json!(8081), &json!("the front")),
+        "{moved}"
+    );
+    assert_eq!(client.get(&path).await["publicPort"], 8081);
+    let (status, whole) = client.ask("PUT", &path, moved).await;
+    assert_eq!((status, &whole["publicPort"]), (200, &json!(8081)), "sent back as it is, it changes nothing");
+    for (value, code) in
+        [(json!(0), "PortInvalidPublicPort"), (json!(65_536), "PortInvalidPublicPort"), (json!("web"), "InvalidFormat")]
+    {
+        let (status, body) = client.ask("PUT", &path, json!({"publicPort": value})).await;
+        assert_eq!((status, body["code"].as_str()), (422, Some(code)), "{body}");
+    }
+    let (status, body) = client.ask("DELETE", &path, Value::Null).await;
+    assert_eq!(status, 405, "{body}");
+    let (status, body) = client
+        .ask("POST", "/v1/containers", json!({"imageUuid": "docker:x", "networkIds": ["1n1"], "ports": ["80"]}))
+        .await;
+    assert_eq!(
+        (status, body["fieldName"].as_str()),
+        (422, Some("ports")),
+        "only the managed network publishes: {body}"
+    );
     world.ends();
 }
 

@@ -210,6 +210,14 @@ pub enum Expression {
         /// The name of the map.
         map: String,
     },
+    /// `fib daddr type local`: it goes to this host itself, by whichever of its addresses.
+    ToThisHost,
+    /// `ct direction original ct status dnat`: its connection is led elsewhere than it was sent, and it goes that way.
+    Led,
+    /// `meta mark set meta mark or …`: these bits of the packet's mark are set.
+    Mark(u32),
+    /// `notrack`: to connection tracking, and so to translation, it does not exist.
+    Untracked,
     /// Count packets and bytes.
     Counter,
     /// The end of the rule.

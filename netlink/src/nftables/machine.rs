@@ -18,6 +18,7 @@ const REG_2: u32 = 2;
 const REG32: u32 = 8;
 const REGISTERS: usize = 64;
 
+const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
@@ -25,6 +26,17 @@ const META_L4PROTO: u32 = 16;
 
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
+const CT_STATUS: u32 = 2;
+/// IPS_DST_NAT
+const STATUS_LED: u32 = 0x20;
+
+/// NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE and RTN_LOCAL.
+const FIB_DESTINATION: u32 = 2;
+const FIB_KIND: u32 = 3;
+const KIND_LOCAL: u32 = 2;
 
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
@@ -75,6 +87,10 @@ impl<'a> RuleWriter<'a> {
     }
 
     fn mask(&mut self, mask: &[u8]) {
+        self.mask_and_flip(mask, &vec![0; mask.len()]);
+    }
+
+    fn mask_and_flip(&mut self, mask: &[u8], flip: &[u8]) {
         let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
         self.push("bitwise", |data| {
             data.be32(1, REG_1).be32(2, REG_1).be32(3, length);
@@ -82,8 +98,15 @@ impl<'a> RuleWriter<'a> {
                 data.bytes(1, mask);
             });
             data.nested(5, |data| {
-                data.bytes(1, &vec![0; mask.len()]);
+                data.bytes(1, flip);
             });
+        });
+    }
+
+    /// Something of the packet's connection.
+    fn connection(&mut self, key: u32) {
+        self.push("ct", |data| {
+            data.be32(1, REG_1).be32(2, key);
         });
     }
 
@@ -186,9 +209,7 @@ impl<'a> RuleWriter<'a> {
                 }
             }
             Expression::State(states) => {
-                self.push("ct", |data| {
-                    data.be32(1, REG_1).be32(2, 0);
-                });
+                self.connection(CT_STATE);
                 // The state is a number of the machine's own byte order.
                 self.mask(&states.0.to_ne_bytes());
                 self.compare(CMP_NEQ, &[0; 4]);
@@ -201,6 +222,27 @@ impl<'a> RuleWriter<'a> {
                 self.load_key(key)?;
                 self.lookup(map, Some(REG_VERDICT), false);
             }
+            Expression::ToThisHost => {
+                self.push("fib", |data| {
+                    data.be32(1, REG_1).be32(2, FIB_KIND).be32(3, FIB_DESTINATION);
+                });
+                self.compare(CMP_EQ, &KIND_LOCAL.to_ne_bytes());
+            }
+            Expression::Led => {
+                self.connection(CT_DIRECTION);
+                self.compare(CMP_EQ, &[0]);
+                self.connection(CT_STATUS);
+                self.mask(&STATUS_LED.to_ne_bytes());
+                self.compare(CMP_NEQ, &[0; 4]);
+            }
+            Expression::Mark(bits) => {
+                self.meta(META_MARK, REG_1);
+                self.mask_and_flip(&(!bits).to_ne_bytes(), &bits.to_ne_bytes());
+                self.push("meta", |data| {
+                    data.be32(2, META_MARK).be32(3, REG_1);
+                });
+            }
+            Expression::Untracked => self.push("notrack", |_| ()),
             Expression::Counter => self.push("counter", |data| {
                 data.bytes(1, &[0; 8]).bytes(2, &[0; 8]);
             }),

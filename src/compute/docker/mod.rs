@@ -24,6 +24,7 @@ pub use network::{ManagedNetwork, NETWORK};
 use super::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use crate::environment::{Backoff, Environment};
 use crate::resource::assignment::{Assignment, Token, Workload};
+use crate::resource::port::{self, Protocol};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
@@ -31,7 +32,7 @@ use bollard::query_parameters::{
 };
 use error::{gone, refused, within};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -248,6 +249,14 @@ impl Driver for Docker {
         let mut found = self.with_label(LABEL_INSTANCE.to_owned()).await?;
         found.retain(|one| !leaving(one));
         Ok(found.iter().filter_map(observed).collect())
+    }
+
+    async fn exposed(&self, external_id: &str) -> Result<BTreeSet<(u16, Protocol)>, Error> {
+        let exposed =
+            self.inspect(external_id).await?.and_then(|found| found.config?.exposed_ports).unwrap_or_default();
+        // Of other protocols (sctp) none can be published.
+        let ports = exposed.iter().filter_map(|text| port::Port::parse(text).ok());
+        Ok(ports.map(|port| (port.private, port.protocol)).collect())
     }
 
     async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error> {

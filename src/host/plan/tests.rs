@@ -43,6 +43,20 @@ fn what_runs_without_a_supervisor_gets_one_that_knows_of_it() {
 }
 
 #[test]
+fn a_port_that_changes_is_written_down_and_nothing_else_comes_of_it() {
+    use crate::resource::{assignment::PublicPort, port::Protocol};
+    for unit in [Unit::Up, Unit::Down] {
+        let mut there = seen(wanted(3, Desired::Running), unit, Some(report(3, running_phase())));
+        let assignment = &mut there.wanted.as_mut().unwrap().assignment;
+        assignment.ports = vec![PublicPort { protocol: Protocol::Tcp, public: 8080, private: 80 }];
+        let written = Step::WriteLedger(Box::new(assignment.clone()));
+        let running = Observation::Running { external_id: "c".into(), started_at: 5 };
+        let then = if unit == Unit::Up { Step::Say(running) } else { Step::StartUnit };
+        assert_eq!(plan(&there), [written, then]);
+    }
+}
+
+#[test]
 fn what_is_said_to_run_waits_for_its_address_like_any_other() {
     let mut there = seen(wanted(3, Desired::Running), Unit::Down, Some(report(3, running_phase())));
     there.occupied = Some("1i9".into());

@@ -28,6 +28,7 @@ fn assignment(id: &str, address: Ipv4Addr) -> Assignment {
         on_end: OnEnd::Stop,
         exclusive: None,
         workload: Workload::Container(Container { image: "busybox".to_owned(), ..Container::default() }),
+        ports: Vec::new(),
         network: Some(ManagedAddress {
             address,
             prefix: 16,

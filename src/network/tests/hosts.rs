@@ -27,7 +27,7 @@ async fn two_hosts(store: &Arc<dyn Store>) -> [Host; 2] {
 }
 
 /// An address by the allocator, written as a placement would.
-async fn address(host: &Host, store: &Arc<dyn Store>, instance: &str) -> ManagedAddress {
+pub async fn address(host: &Host, store: &Arc<dyn Store>, instance: &str) -> ManagedAddress {
     let reserved = host.network.allocator().reserve(&host.name, instance).await.unwrap();
     let transaction = Transaction { compares: reserved.compares, success: reserved.operations, failure: Vec::new() };
     assert!(store.commit(transaction).await.unwrap().succeeded);
@@ -36,7 +36,7 @@ async fn address(host: &Host, store: &Arc<dyn Store>, instance: &str) -> Managed
 }
 
 /// A container on the host, as the driver and Docker would make it.
-async fn container(host: &Host, name: &str, network: &ManagedAddress) -> Namespace {
+pub async fn container(host: &Host, name: &str, network: &ManagedAddress) -> Namespace {
     let netlink = &host.namespace.netlink;
     let spec = VethSpec {
         name: format!("st-{name}"),
@@ -163,8 +163,8 @@ async fn what_is_as_it_should_be_is_left_alone_and_what_is_not_is_repaired_withi
             let table = one.namespace.netlink.inspect_table(Family::Inet, "stampede").await.unwrap();
             up(BRIDGE)
                 && up(OVERLAY)
-                && routes.iter().filter(|route| route.protocol == PROTOCOL).count() == 3
-                && table.is_some_and(|table| table.chains.len() == 3)
+                && routes.iter().filter(|route| route.protocol == PROTOCOL).count() == 5
+                && table.is_some_and(|table| table.chains.len() == 6)
         })
         .await;
         assert!(since.elapsed() < Duration::from_secs(1), "{fault:?} took {:?}", since.elapsed());
@@ -254,7 +254,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
         routes.into_iter().filter(|route| route.protocol == PROTOCOL).count()
     };
     let kernel = one.namespace.kernel();
-    eventually("all is routed", async || ours(&kernel).await == 3).await;
+    eventually("all is routed", async || ours(&kernel).await == 5).await;
     at_rest(&one).await;
     drop(one.network);
 
@@ -265,7 +265,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
     let silent: Arc<dyn Store> = Arc::new(super::support::Silent);
     let alone = Network::start(config("h1"), silent.clone(), &environment(), fresh.kernel());
     let kernel = fresh.kernel();
-    eventually("all is routed as before", async || ours(&kernel).await == 3).await;
+    eventually("all is routed as before", async || ours(&kernel).await == 5).await;
     let mut status = alone.status();
     tokio::time::timeout(PATIENCE, status.wait_for(|status| status.ready)).await.unwrap().unwrap();
     // One that remembers nothing takes nothing away from what runs.
@@ -275,7 +275,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
     let mut status = blank.status();
     let ready = tokio::time::timeout(Duration::from_secs(4), status.wait_for(|status| status.ready)).await;
     assert!(ready.is_err());
-    assert_eq!(ours(&kernel).await, 3);
+    assert_eq!(ours(&kernel).await, 5);
     assert!(fresh.netlink.link_by_name(OVERLAY).await.unwrap().is_some());
     assert!(fresh.tool(&["ip", "-o", "addr", "show", BRIDGE]).lines().count() >= 2);
 }

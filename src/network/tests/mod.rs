@@ -6,6 +6,7 @@ mod encrypted;
 mod etcd;
 mod eyes;
 mod hosts;
+mod ports;
 mod support;
 mod traffic;
 mod wire;

@@ -26,7 +26,7 @@ const OWN: &[Field] = &[
     Field::map("instanceLinks", &Form::Reference("instance")).create().write_only(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::boolean("privileged").create().not_null().default(Literal::Boolean(false)),
-    Field::boolean("publishAllPorts").create().not_null().default(Literal::Boolean(false)),
+    Field::boolean(names::PUBLISH_ALL).create().not_null().default(Literal::Boolean(false)),
     Field::boolean("startOnCreate").create().not_null().default(Literal::Boolean(true)),
     Field::array("subnetIds", &Form::Reference("subnet")).create().write_only(),
     Field::string("user").create().min_length(1),
@@ -63,9 +63,7 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
         ));
     }
     constraint::check(input)?;
-    for text in input.get("ports").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
-        port::Port::parse(text)?;
-    }
+    port::asked(input)?;
     match input.get("count").and_then(Value::as_u64) {
         Some(count) if count > MOST_AT_ONCE => Err(Invalid::new(
             InvalidCode::MaxLimitExceeded,

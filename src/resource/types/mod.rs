@@ -45,7 +45,7 @@ mod network_service_provider;
 mod nic;
 mod parts;
 mod physical_host;
-mod port;
+pub mod port;
 mod port_service;
 mod process_definition;
 mod process_execution;

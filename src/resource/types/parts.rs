@@ -75,7 +75,7 @@ pub fn zone(_: &str, host: &Resource) -> Vec<Resource> {
 }
 
 /// A part of an instance; there is one of a kind.
-fn of_instance(whole: &Resource, kind: &str) -> Resource {
+pub(super) fn of_instance(whole: &Resource, kind: &str) -> Resource {
     let mut row = part(whole, kind, whole.id);
     row.enter(match whole.state {
         State::Creating | State::Starting => State::Activating,
@@ -198,10 +198,10 @@ pub fn provider(_: &str, network: &Resource) -> Vec<Resource> {
     Some(row).filter(|_| is_ours(network)).into_iter().collect()
 }
 
-/// Those that the agents do. Names, links, ports, DHCP and metadata are not among them yet; encryption is each host's own
+/// Those that the agents do. Names, links, DHCP and metadata are not among them yet; encryption is each host's own
 /// setting.
 pub fn services(_: &str, network: &Resource) -> Vec<Resource> {
-    let kinds = [("gatewayService", "gateway"), ("hostNatGatewayService", "host-nat-gateway")];
+    let kinds = [("gatewayService", "gateway"), ("hostNatGatewayService", "host-nat-gateway"), ("portService", "port")];
     let one = |(at, (kind, name)): (u64, (&str, &str))| {
         let mut row = of_network(network, kind, network.id * 16 + at, name);
         row.uuid = format!("docker0-{name}-service");

@@ -1,8 +1,9 @@
-//! A port of an instance that its host opens. There are none yet.
+//! A port of an instance that its host opens.
 
 use super::columns::{COMMON, IDENTITY, OWNER, STATE};
 use super::parts;
 use crate::resource::declaration::{Derived, Field, Link, LinkPath, Type};
+use crate::resource::{Resource, instance, port};
 
 const OWN: &[Field] = &[
     Field::reference("instanceId", "instance").filtered(),
@@ -10,19 +11,41 @@ const OWN: &[Field] = &[
     Field::int("privatePort").filtered(),
     Field::string("protocol").max_length(128).filtered(),
     Field::reference("publicIpAddressId", "ipAddress").filtered(),
-    Field::int("publicPort").update().filtered(),
+    Field::int(port::PUBLIC_PORT).update().filtered(),
 ];
 
 pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, STATE, OWN],
     collection_methods: &["GET"],
-    resource_methods: &["GET"],
+    resource_methods: &["GET", "PUT"],
     links: &[
         Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
         Link { name: "instance", target: "instance", path: LinkPath::One("instanceId"), create_default: None },
+        Link {
+            name: "privateIpAddress",
+            target: "ipAddress",
+            path: LinkPath::One("privateIpAddressId"),
+            create_default: None,
+        },
     ],
     listable: true,
-    admin_writes: true,
-    derived: Some(Derived { from: &[], rows: parts::nothing }),
+    derived: Some(Derived { from: &["instance"], rows }),
     ..Type::bare("port", "ports")
 };
+
+/// The ports of an instance.
+pub fn rows(_: &str, whole: &Resource) -> Vec<Resource> {
+    let one = |port: port::Published| {
+        let mut row = parts::of_instance(whole, "port");
+        row.id = port::id(whole.id, port.number);
+        row.uuid = format!("{}-port-{}", whole.uuid, port.number);
+        (row.name, row.description, row.data) = (port.name, port.description, port.data);
+        row.set("instanceId", whole.id);
+        row.set("privateIpAddressId", whole.fields.contains_key(instance::ADDRESS).then_some(whole.id));
+        row.set("privatePort", port.private);
+        row.set("protocol", port.protocol.to_string());
+        row.set(port::PUBLIC_PORT, port.public);
+        row
+    };
+    port::of(whole).into_iter().map(one).collect()
+}
