@@ -49,7 +49,7 @@ pub struct Flow {
     pub original: Way,
     /// As answers are before they are translated back: where they come from is where packets are led.
     pub reply: Way,
-    /// By which the kernel tells it from another with the same addresses later.
+    /// By which the kernel mostly tells it from another with the same addresses later (it may give a number again).
     id: Option<u32>,
     zone: Option<[u8; 2]>,
 }
