@@ -8,10 +8,11 @@ import time
 from case import HOSTS, SOON, START, LabTest
 from hosts import at_once, container_name, wait_for
 
-# What answers with who asked runs with the host's own programs: busybox here has none for UDP.
+# What answers with who asked runs with the host's own programs: busybox here has none for UDP. It hears the question out: where the
+# shell ended before, socat would fail at handing it over, and now and then take the answer with it.
 WHO = (
-    "socat TCP-LISTEN:80,fork,reuseaddr SYSTEM:'echo $SOCAT_PEERADDR'& "
-    "socat UDP-RECVFROM:53,fork SYSTEM:'echo $SOCAT_PEERADDR'& "
+    "socat TCP-LISTEN:80,fork,reuseaddr SYSTEM:'read asked; echo $SOCAT_PEERADDR'& "
+    "socat UDP-RECVFROM:53,fork SYSTEM:'read asked; echo $SOCAT_PEERADDR'& "
     "exec socat TCP-LISTEN:7,fork,reuseaddr PIPE")
 SERVER = {"command": "chroot", "commandArgs": ["/machine", "sh", "-c", WHO], "dockerVolumes": ["/:/machine:ro"]}
 # Whom a container sees where the source cannot be kept.
@@ -41,6 +42,7 @@ class PortsTest(LabTest):
         try:
             with socket.create_connection((address, port), limit) as connection:
                 connection.settimeout(limit)
+                connection.sendall(b"\n")
                 return connection.recv(100).decode().strip() or None
         except OSError:
             return None
