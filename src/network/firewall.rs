@@ -32,7 +32,7 @@ const MARK: &str = "stampede:";
 const RAW: i32 = -300;
 const FILTER: i32 = 0;
 const SOURCE_NAT: i32 = 100;
-/// Before Docker's own (-100): of two that publish one port, it is told which has it. And right after it.
+/// Before Docker's own (-100), so that a port that both publish is ours; and right after it.
 const DESTINATION_NAT: i32 = -105;
 const LED: i32 = -50;
 /// NF_DROP, as a chain's policy.
@@ -42,49 +42,63 @@ fn chain(name: &str, kind: ChainKind, place: Place, priority: i32, rules: Vec<Ru
     Chain { name: name.to_owned(), hook: Some(Hook { kind, place, priority, drop: false }), rules }
 }
 
-/// The table as it should be.
-pub fn table(managed: Prefix, opened: &Opened) -> Table {
+/// Whom a container sees where its client's address cannot be kept.
+fn as_nobody() -> (IpAddr, Expression) {
+    let source = IpAddr::V4(hairpin::SOURCE);
+    (source, Expression::SourceNat(Target::Address(source, None)))
+}
+
+/// What is seen to before connections are tracked.
+fn first(managed: Prefix) -> Vec<Rule> {
     let others = [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN, "lo"].map(|link| Expression::from(link).but_not());
     let dropped = [Expression::source(managed), Expression::Counter, Expression::Verdict(Verdict::Drop)];
     let forged = Rule::new(others.into_iter().chain(dropped).collect::<Vec<_>>());
+    let again = Rule::new([Expression::from(hairpin::IN), Expression::Untracked]);
+    let back = Prefix::new(as_nobody().0, 32).map(|source| {
+        Rule::new([Expression::from(BRIDGE), Expression::destination(source), Expression::Untracked])
+            .comment("answers come back by the pair too")
+    });
+    let mut rules = vec![
+        forged.comment("managed addresses come by managed interfaces only"),
+        again.comment("what came round is led already"),
+    ];
+    rules.extend(back);
+    rules
+}
+
+/// From whom packets come that leave.
+fn sources(managed: Prefix) -> Vec<Rule> {
+    let itself = vec![Field::Ipv4(Side::Source), Field::Ipv4(Side::Destination)];
+    let asks_itself = Rule::new([
+        Expression::to(hairpin::OUT),
+        Expression::Lookup { key: itself, set: ITSELF.to_owned(), negated: false },
+        as_nobody().1,
+    ]);
+    let from_loopback = hairpin::loopback().map(|loopback| {
+        Rule::new([Expression::to(hairpin::OUT), Expression::source(loopback), as_nobody().1])
+            .comment("from 127.0.0.1 of this host")
+    });
     let leaving =
         Rule::new([Expression::source(managed), Expression::destination(managed).but_not(), Expression::Masquerade]);
+    let mut rules = vec![asks_itself.comment("who asks for its own port would answer itself")];
+    rules.extend(from_loopback);
+    rules.push(leaving.comment("out of the managed network under this host's address"));
+    rules
+}
+
+/// The table as it should be.
+pub fn table(managed: Prefix, opened: &Opened) -> Table {
     let key = vec![Field::Protocol, Field::Port(Side::Destination)];
     let led = Rule::new([
         Expression::ToThisHost,
         Expression::DestinationNat(Target::Map { key, map: PORTS.to_owned(), port: true }),
     ]);
     let around = Rule::new([Expression::from(BRIDGE), Expression::Led, Expression::Mark(hairpin::MARK)]);
-    let again = Rule::new([Expression::from(hairpin::IN), Expression::Untracked]);
-    let source = IpAddr::V4(hairpin::SOURCE);
-    let as_source = || Expression::SourceNat(Target::Address(source, None));
-    let itself = vec![Field::Ipv4(Side::Source), Field::Ipv4(Side::Destination)];
-    let asks_itself = Rule::new([
-        Expression::to(hairpin::OUT),
-        Expression::Lookup { key: itself, set: ITSELF.to_owned(), negated: false },
-        as_source(),
-    ]);
-    let back = Prefix::new(source, 32).map(|source| {
-        Rule::new([Expression::from(BRIDGE), Expression::destination(source), Expression::Untracked])
-            .comment("answers come back by the pair too")
-    });
     // What is no answer leads nowhere.
-    let stray = Prefix::new(source, 32).map(|source| {
+    let stray = Prefix::new(as_nobody().0, 32).map(|source| {
         Rule::new([Expression::from(hairpin::OUT), Expression::destination(source), Expression::Verdict(Verdict::Drop)])
             .comment("what answers nobody")
     });
-    let from_loopback = hairpin::loopback().map(|loopback| {
-        Rule::new([Expression::to(hairpin::OUT), Expression::source(loopback), as_source()])
-            .comment("from 127.0.0.1 of this host")
-    });
-    let mut first = vec![
-        forged.comment("managed addresses come by managed interfaces only"),
-        again.comment("what came round is led already"),
-    ];
-    first.extend(back);
-    let mut sources = vec![asks_itself.comment("who asks for its own port would answer itself")];
-    sources.extend(from_loopback);
-    sources.push(leaving.comment("out of the managed network under this host's address"));
     let segments = |way: Expression| Rule::new([way, Expression::ClampSegmentSize]);
     Table {
         family: Family::Inet,
@@ -92,7 +106,7 @@ pub fn table(managed: Prefix, opened: &Opened) -> Table {
         comment: "the managed network".to_owned(),
         sets: opened.sets(),
         chains: vec![
-            chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first),
+            chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first(managed)),
             chain(
                 "published",
                 ChainKind::Nat,
@@ -127,7 +141,7 @@ pub fn table(managed: Prefix, opened: &Opened) -> Table {
                     ])
                     .collect(),
             ),
-            chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources),
+            chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources(managed)),
         ],
     }
 }

@@ -26,6 +26,15 @@ async fn two_hosts(store: &Arc<dyn Store>) -> [Host; 2] {
     hosts
 }
 
+/// One host, and a machine at the other end of its cable that is none.
+pub async fn host_and_outside(store: &Arc<dyn Store>) -> (Host, Namespace) {
+    let (namespace, outside) = (Namespace::new().await, Namespace::new().await);
+    cable(&namespace, &outside, "wire", ["198.18.0.1", "198.18.0.2"], 24).await;
+    let host = Host::start("h1", namespace, None, store).await;
+    host.until("ready", |status| status.ready).await;
+    (host, outside)
+}
+
 /// An address by the allocator, written as a placement would.
 pub async fn address(host: &Host, store: &Arc<dyn Store>, instance: &str) -> ManagedAddress {
     let reserved = host.network.allocator().reserve(&host.name, instance).await.unwrap();
@@ -186,10 +195,7 @@ async fn what_is_as_it_should_be_is_left_alone_and_what_is_not_is_repaired_withi
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn packets_leave_under_the_hosts_address_and_forged_ones_do_not_come_in() {
     let store = store();
-    let (namespace, outside) = (Namespace::new().await, Namespace::new().await);
-    cable(&namespace, &outside, "wire", ["198.18.0.1", "198.18.0.2"], 24).await;
-    let host = Host::start("h1", namespace, None, &store).await;
-    host.until("ready", |status| status.ready).await;
+    let (host, outside) = host_and_outside(&store).await;
     let a = address(&host, &store, "1i1").await;
     let inside = container(&host, "1i1", &a).await;
     let client = inside.udp("0.0.0.0:0");

@@ -1,7 +1,7 @@
 //! Published ports on the real kernel: who reaches them by which way, and what happens to conversations when they change.
 
-use super::hosts::{address, container};
-use super::support::{Host, Namespace, cable, eventually, exchange, ip, store};
+use super::hosts::{address, container, host_and_outside};
+use super::support::{Host, Namespace, eventually, exchange, ip, store};
 use crate::network::hairpin::SOURCE;
 use crate::resource::assignment::{Assignment, ManagedAddress, PublicPort, Token};
 use crate::resource::port::Protocol;
@@ -35,10 +35,7 @@ async fn sees(server: &UdpSocket, client: &UdpSocket, to: &str, expected: IpAddr
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_port_is_reached_from_everywhere_and_its_change_takes_conversations_along() {
     let store = store();
-    let (namespace, outside) = (Namespace::new().await, Namespace::new().await);
-    cable(&namespace, &outside, "wire", ["198.18.0.1", "198.18.0.2"], 24).await;
-    let host = Host::start("h1", namespace, None, &store).await;
-    host.until("ready", |status| status.ready).await;
+    let (host, outside) = host_and_outside(&store).await;
     let (a, b) = (address(&host, &store, "1i1").await, address(&host, &store, "1i2").await);
     let (first, second) = (container(&host, "1i1", &a).await, container(&host, "1i2", &b).await);
     let published = host.network.published();
@@ -74,10 +71,7 @@ async fn a_port_is_reached_from_everywhere_and_its_change_takes_conversations_al
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_somebody_took_away_is_put_back() {
     let store = store();
-    let (namespace, outside) = (Namespace::new().await, Namespace::new().await);
-    cable(&namespace, &outside, "wire", ["198.18.0.1", "198.18.0.2"], 24).await;
-    let host = Host::start("h1", namespace, None, &store).await;
-    host.until("ready", |status| status.ready).await;
+    let (host, _outside) = host_and_outside(&store).await;
     let a = address(&host, &store, "1i1").await;
     let first = container(&host, "1i1", &a).await;
     host.network.published().put(&publishing("1i1", &a, &[(8080, 80)]));
