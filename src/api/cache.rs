@@ -30,6 +30,8 @@ const BUSY: Duration = Duration::from_secs(10);
 const BRIEFLY: Duration = Duration::from_secs(1);
 /// A store that did not answer is not asked for what is known, this long.
 const SILENT: Duration = Duration::from_secs(2);
+/// To learn whether what a mirror follows is still there, and to list it again from another member of etcd where it is not.
+const ATTENDED: Duration = Duration::from_millis(1500);
 /// Listing again after a hiccup is not worth a word.
 const HARDLY_STALE: Duration = Duration::from_secs(1);
 
@@ -144,6 +146,7 @@ impl Cache {
         if !source.listed(FIRST_LIST).await {
             return Err(store::Error::Unavailable { message: format!("{base}: nothing is known yet") });
         }
+        let heard = self.heard(&source).await;
         self.own_write(base, &source).await;
         let value = match (&source, cut) {
             (Source::Resources(mirror, ordered), Some(cut)) => {
@@ -153,7 +156,7 @@ impl Cache {
             }
             _ => source.rows(&mut keep),
         };
-        Ok(Known { value, stale: self.stale(&source.freshness()) })
+        Ok(Known { value, stale: self.stale(&source.freshness()).or(heard.err()) })
     }
 
     /// The rows that `keep` lets through, none of them older than this call; one that is gone since a moment may be among them.
@@ -182,10 +185,10 @@ impl Cache {
 
     /// One row to be shown: from memory where it is there and hears, with what this node wrote last.
     pub async fn recall(&self, base: &'static str, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
-        let known = self.running(base).filter(|source| {
-            let freshness = source.freshness();
-            freshness.listed && freshness.stale_since.is_none()
-        });
+        let known = match self.running(base) {
+            Some(source) if source.freshness().listed && source.attended(ATTENDED).await => Some(source),
+            _ => None,
+        };
         let Some(source) = known else {
             if self.is_busy(base) {
                 self.keep(base);
@@ -230,7 +233,9 @@ impl Cache {
         {
             return Ok(remembered);
         }
-        let entry = match self.ask(&key::resource(base, id), stale.is_some()).await {
+        let deaf = known.is_some_and(|source| source.freshness().stale_since.is_some());
+        let briefly = stale.is_some() || (deaf && remembered.is_some());
+        let entry = match self.ask(&key::resource(base, id), briefly).await {
             Ok(lookup) => lookup.entry,
             // Whether there is one that is not known is not known either.
             Err(error) => return remembered.ok_or(error),
@@ -298,6 +303,19 @@ impl Cache {
     fn stale(&self, freshness: &Freshness) -> Option<Duration> {
         let since = freshness.stale_since?;
         Some(self.environment.clock.boottime().saturating_sub(since)).filter(|span| *span >= HARDLY_STALE)
+    }
+
+    /// Waits until what is shown is followed, if only just again; else for how long nothing is known.
+    async fn heard(&self, source: &Source) -> Result<(), Duration> {
+        // What was stale before this call has been waited for by another.
+        if source.freshness().stale_since.is_some() || source.attended(ATTENDED).await {
+            return Ok(());
+        }
+        if source.followed(ATTENDED).await {
+            return Ok(());
+        }
+        let Freshness { heard, stale_since, .. } = source.freshness();
+        Err(self.environment.clock.boottime().saturating_sub(stale_since.unwrap_or(heard)))
     }
 
     async fn own_write(&self, base: &'static str, source: &Source) {

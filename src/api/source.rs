@@ -122,11 +122,48 @@ impl Source {
         }
     }
 
+    /// Waits until all of it is followed; false after `limit`.
+    pub fn followed(&self, limit: Duration) -> BoxFuture<'_, bool> {
+        let followed = async move {
+            match self {
+                Self::Resources(mirror, _) => mirror.followed(limit).await,
+                Self::Hosts(all) => all.hosts.followed(limit).await && all.alive.followed(limit).await,
+                Self::Parts(of, _) => {
+                    let all = futures::future::join_all(of.iter().map(|whole| whole.followed(limit)));
+                    all.await.into_iter().all(|followed| followed)
+                }
+            }
+        };
+        followed.boxed()
+    }
+
+    /// See [`Mirror::attended`].
+    pub fn attended(&self, limit: Duration) -> BoxFuture<'_, bool> {
+        let attended = async move {
+            match self {
+                Self::Resources(mirror, _) => mirror.attended(limit).await,
+                Self::Hosts(all) => {
+                    let both = futures::future::join(all.hosts.attended(limit), all.alive.attended(limit));
+                    matches!(both.await, (true, true))
+                }
+                Self::Parts(of, _) => {
+                    let all = futures::future::join_all(of.iter().map(|whole| whole.attended(limit)));
+                    all.await.into_iter().all(|attended| attended)
+                }
+            }
+        };
+        attended.boxed()
+    }
+
     pub fn freshness(&self) -> Freshness {
         match self {
             Self::Resources(mirror, _) => mirror.freshness(),
-            Self::Parts(of, _) => worst(of.iter().map(Self::freshness)),
-            Self::Hosts(all) => worst([all.hosts.freshness(), all.alive.freshness()].into_iter()),
+            Self::Parts(of, _) => {
+                let nothing =
+                    Freshness { revision: Revision(i64::MAX), listed: true, stale_since: None, heard: Duration::MAX };
+                of.iter().map(Self::freshness).fold(nothing, Freshness::worse)
+            }
+            Self::Hosts(all) => all.hosts.freshness().worse(all.alive.freshness()),
         }
     }
 
@@ -177,18 +214,4 @@ impl Source {
             }
         }
     }
-}
-
-/// As good as the worst of several.
-fn worst(all: impl Iterator<Item = Freshness>) -> Freshness {
-    let join = |one: Freshness, other: Freshness| Freshness {
-        revision: one.revision.min(other.revision),
-        listed: one.listed && other.listed,
-        stale_since: match (one.stale_since, other.stale_since) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        },
-    };
-    let nothing = Freshness { revision: Revision(0), listed: true, stale_since: None };
-    all.reduce(join).unwrap_or(nothing)
 }

@@ -384,6 +384,10 @@ impl Store for Guarded {
         Ok(heard.boxed())
     }
 
+    async fn attend(&self) {
+        self.store.attend().await;
+    }
+
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         self.unseen(true, self.store.grant_lease(ttl)).await
     }

@@ -94,14 +94,6 @@ impl Hosts {
 
     /// How good the older of both is.
     pub fn freshness(&self) -> Freshness {
-        let (alive, hosts) = (self.alive.freshness(), self.hosts.get().freshness());
-        Freshness {
-            revision: alive.revision.min(hosts.revision),
-            listed: alive.listed && hosts.listed,
-            stale_since: match (alive.stale_since, hosts.stale_since) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            },
-        }
+        self.alive.freshness().worse(self.hosts.get().freshness())
     }
 }

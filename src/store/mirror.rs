@@ -14,7 +14,7 @@
 mod follower;
 
 use super::{Change, Entry, Revision, Store, decode};
-use crate::environment::Environment;
+use crate::environment::{Clock, Environment};
 use follower::Follower;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +22,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+
+/// What was heard this long ago is as good as now to who reads.
+const RECENT: Duration = Duration::from_secs(1);
 
 /// One decoded value with its revisions.
 #[derive(Debug)]
@@ -46,6 +49,23 @@ pub struct Freshness {
     pub listed: bool,
     /// Since when ([`crate::environment::Clock::boottime`]) nothing is known for sure; `None` while it is followed.
     pub stale_since: Option<Duration>,
+    /// When (by the same clock) it was last known that nothing is missed.
+    pub heard: Duration,
+}
+
+impl Freshness {
+    /// As good as the worse of two in each respect.
+    pub fn worse(self, other: Self) -> Self {
+        Self {
+            revision: self.revision.min(other.revision),
+            listed: self.listed && other.listed,
+            stale_since: match (self.stale_since, other.stale_since) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            },
+            heard: self.heard.min(other.heard),
+        }
+    }
 }
 
 /// The values of a prefix, by what comes behind the prefix in their keys.
@@ -76,9 +96,12 @@ impl Drop for AbortOnDrop {
 #[derive(Debug)]
 struct Shared<T> {
     prefix: String,
+    clock: Arc<dyn Clock>,
     view: RwLock<View<T>>,
     freshness: watch::Sender<Freshness>,
     readers: Mutex<Vec<Weak<Dirty>>>,
+    /// Somebody wants to know whether it is still heard.
+    asked: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -112,13 +135,15 @@ impl Changes {
 impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Mirror<T> {
     /// Begins to follow `prefix`, in a task of its own.
     pub fn start(store: Arc<dyn Store>, environment: &Environment, prefix: impl Into<String>) -> Self {
-        let freshness =
-            Freshness { revision: Revision(0), listed: false, stale_since: Some(environment.clock.boottime()) };
+        let now = environment.clock.boottime();
+        let freshness = Freshness { revision: Revision(0), listed: false, stale_since: Some(now), heard: now };
         let shared = Arc::new(Shared {
             prefix: prefix.into(),
+            clock: environment.clock.clone(),
             view: RwLock::new(BTreeMap::new()),
             freshness: watch::Sender::new(freshness),
             readers: Mutex::new(Vec::new()),
+            asked: Notify::new(),
         });
         let task = tokio::spawn(Follower::new(shared.clone(), store, environment).run());
         Self { shared, _task: Arc::new(AbortOnDrop(task)) }
@@ -155,6 +180,25 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Mirror<T> {
     /// prefix* at that revision: a mirror hears nothing of others.
     pub async fn reached(&self, revision: Revision, limit: Duration) -> bool {
         self.wait(limit, |freshness| freshness.listed && freshness.revision >= revision).await
+    }
+
+    /// Waits until it is followed; false after `limit`.
+    pub async fn followed(&self, limit: Duration) -> bool {
+        self.wait(limit, |freshness| freshness.stale_since.is_none()).await
+    }
+
+    /// Makes sure that what is shown as followed is: a member of etcd that is lost ends no watch, and pings tell only seconds
+    /// later. Where nothing was heard for a moment ([`RECENT`]) it is asked for. False where that cannot be known within `limit`,
+    /// and where it is stale.
+    pub async fn attended(&self, limit: Duration) -> bool {
+        let now = self.shared.clock.boottime();
+        let known = self.freshness();
+        if known.stale_since.is_none() && known.heard + RECENT < now {
+            self.shared.asked.notify_one();
+            let answered = |freshness: &Freshness| freshness.heard >= now || freshness.stale_since.is_some();
+            return self.wait(limit, answered).await && self.freshness().stale_since.is_none();
+        }
+        known.stale_since.is_none()
     }
 
     async fn wait(&self, limit: Duration, until: impl FnMut(&Freshness) -> bool) -> bool {
@@ -248,6 +292,7 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Shared<T> {
         self.freshness.send_modify(|freshness| {
             freshness.revision = revision;
             freshness.listed = true;
+            freshness.heard = self.clock.boottime();
         });
     }
 }

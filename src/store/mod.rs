@@ -169,6 +169,9 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error>;
     /// Every change to `prefix` from revision `from` on.
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error>;
+    /// Where a watch of this store may have fallen silent without an end, looks, within a second or so; the silent ones have ended
+    /// when this returns. What wraps a store passes it on.
+    async fn attend(&self) {}
     /// A new lease of `ttl` (whole seconds, at least 1).
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error>;
     /// Puts the lease's end off by its time to live again, which is returned; [`Error::LeaseGone`] where it is too late.

@@ -1,7 +1,7 @@
 //! A mirror is what its prefix is, whatever happens to the store meanwhile.
 
 use crate::conformance::put;
-use crate::server::Server;
+use crate::server::{Server, connect};
 use crate::{environment, until, within};
 use futures::StreamExt;
 use stampede::store::embedded::Embedded;
@@ -307,4 +307,34 @@ async fn the_following_ends_with_the_last_clone() {
     assert!(weak.upgrade().is_some());
     drop(clone);
     until("the end", async || weak.upgrade().is_none()).await;
+}
+
+/// Pings tell of it after eight seconds; who reads does not wait for them.
+#[tokio::test]
+async fn who_asks_whether_it_is_heard_is_not_shown_what_a_silent_member_left_unsaid() {
+    let server = Server::cluster(3).await;
+    let mirror = mirror(server.connect());
+    assert!(mirror.listed(LIMIT).await);
+    let mut silent = 0;
+    for member in 0..3 {
+        server.stop(member);
+        let other = connect(vec![server.urls().remove((member + 1) % 3)], LIMIT);
+        let written = member as u64 + 1;
+        // It may have led.
+        until("another leader", async || {
+            other.commit(Transaction::new().then(Operation::put("m/a", written.to_string().into()))).await.is_ok()
+        })
+        .await;
+        // What was heard a moment ago is good enough.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        if !mirror.attended(Duration::from_millis(1500)).await {
+            silent += 1;
+            assert!(mirror.freshness().stale_since.is_some(), "it is marked");
+            assert!(mirror.followed(Duration::from_secs(3)).await, "at another member");
+        }
+        assert_eq!(view(&mirror), map(&[("a", written)]));
+        server.resume(member);
+        server.ready().await;
+    }
+    assert!(silent > 0, "one of them is the one it follows");
 }

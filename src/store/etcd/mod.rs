@@ -172,6 +172,10 @@ impl Store for EtcdStore {
         self.session.call_on(Effect::Reads, |link| watch::open(link, prefix, from)).await
     }
 
+    async fn attend(&self) {
+        self.session.attend().await;
+    }
+
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX).max(1);
         let attempt =

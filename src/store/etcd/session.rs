@@ -7,7 +7,7 @@ use crate::store::{Error, LeaseId};
 use etcd_client::{Certificate, Channel, Client, ConnectOptions, Identity, KvClient, TlsOptions};
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,6 +39,8 @@ pub(super) struct Session {
     dial: Option<Dial>,
     members: Members,
     current: Mutex<Current>,
+    /// All connections that something may be watched on.
+    links: std::sync::Mutex<Vec<Weak<Link>>>,
 }
 
 impl fmt::Debug for Session {
@@ -88,6 +90,7 @@ impl Session {
             dial: options.dial,
             members: options.members,
             current: Mutex::new(current),
+            links: std::sync::Mutex::default(),
         })
     }
 
@@ -158,7 +161,10 @@ impl Session {
         // With a login this asks etcd for a token; without one it does nothing yet. No answer is no harm: nothing was sent.
         let fault = match timeout(self.share, self.connect(&self.endpoints[current.endpoint])).await {
             Ok(Ok(client)) => {
-                let link = Link::new(client, &self.members);
+                let link = Link::new(client, current.endpoint, &self.members);
+                let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+                links.retain(|link| link.strong_count() > 0);
+                links.push(Arc::downgrade(&link));
                 current.link = Some(link.clone());
                 return (Ok(link), current.number);
             }
@@ -181,6 +187,20 @@ impl Session {
             .keep_alive_timeout(PING.1)
             .connect_timeout(self.share);
         Client::from_channel(Channel::Tonic(dial.channel(&endpoint)), options).await
+    }
+
+    /// Looks how the members are that something is watched at; what is silent is left.
+    pub(super) async fn attend(&self) {
+        let links: Vec<Arc<Link>> = {
+            let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+            links.iter().filter_map(Weak::upgrade).collect()
+        };
+        let look = |link: Arc<Link>| async move {
+            if !link.attend().await {
+                self.members.leave(link.endpoint, self.endpoints.len());
+            }
+        };
+        futures::future::join_all(links.into_iter().filter(|link| !link.silent.is_cancelled()).map(look)).await;
     }
 
     /// Leaves the connection of that number for a new one, to the next member.

@@ -4,10 +4,10 @@
 //! r is in already. But it must tell it: keys that the audit had to change are owed by the watch, and where they do not
 //! come, it is given up for a new one.
 
-use super::Shared;
+use super::{Freshness, Shared};
 use crate::environment::{Backoff, Environment};
 use crate::store::{Difference, Entry, Error, Revision, Store, Watch, WatchEvent, key};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -74,12 +74,21 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
         });
     }
 
+    /// Nothing is missed up to now.
+    fn heard(&self, besides: impl FnOnce(&mut Freshness)) {
+        let now = self.environment.clock.boottime();
+        self.shared.freshness.send_modify(|freshness| {
+            freshness.heard = now;
+            besides(freshness);
+        });
+    }
+
     /// What is listed is shown even where the watch then does not come about; it stays marked stale.
     async fn list(&self) -> Result<(Watch, Revision), Error> {
         let snapshot = self.store.range(&self.shared.prefix).await?;
         self.shared.replace(&snapshot.entries, snapshot.revision);
         let watch = self.store.watch(&self.shared.prefix, Revision(snapshot.revision.0 + 1)).await?;
-        self.shared.freshness.send_modify(|freshness| freshness.stale_since = None);
+        self.heard(|freshness| freshness.stale_since = None);
         Ok((watch, snapshot.revision))
     }
 
@@ -91,10 +100,19 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
             let alarm = owed.until.unwrap_or(audit);
             tokio::select! {
                 event = watch.next() => {
-                    let event = event.unwrap_or_else(|| Err(Error::Unavailable { message: "the watch ended".into() }));
-                    if let Err(error) = event.and_then(|event| self.event(event, listed, &mut owed)) {
+                    if let Err(error) = self.told(event, listed, &mut owed) {
                         return error;
                     }
+                }
+                () = self.shared.asked.notified() => {
+                    self.store.attend().await;
+                    // A watch that was ended now says so, after all that had come.
+                    while let Some(event) = watch.next().now_or_never() {
+                        if let Err(error) = self.told(event, listed, &mut owed) {
+                            return error;
+                        }
+                    }
+                    self.heard(|_| ());
                 }
                 () = tokio::time::sleep_until(alarm) => {
                     if !owed.keys.is_empty() {
@@ -115,6 +133,11 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
         }
     }
 
+    fn told(&self, event: Option<Result<WatchEvent, Error>>, listed: Revision, owed: &mut Owed) -> Result<(), Error> {
+        let event = event.unwrap_or_else(|| Err(Error::Unavailable { message: "the watch ended".into() }));
+        self.event(event?, listed, owed)
+    }
+
     fn event(&self, event: WatchEvent, listed: Revision, owed: &mut Owed) -> Result<(), Error> {
         match event {
             WatchEvent::Changed { revision, changes } if revision <= listed => {
@@ -133,9 +156,9 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
                 }
                 self.shared.apply(&changes, revision);
             }
-            WatchEvent::Progress { revision } => self.shared.freshness.send_modify(|freshness| {
-                freshness.revision = freshness.revision.max(revision);
-            }),
+            WatchEvent::Progress { revision } => {
+                self.heard(|freshness| freshness.revision = freshness.revision.max(revision));
+            }
         }
         Ok(())
     }
