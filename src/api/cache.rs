@@ -156,7 +156,7 @@ impl Cache {
             }
             _ => source.rows(&mut keep),
         };
-        Ok(Known { value, stale: self.stale(&source.freshness()).or(heard.err()) })
+        Ok(Known { value, stale: self.stale(&source.freshness()).or(heard.err().filter(|span| *span >= HARDLY_STALE)) })
     }
 
     /// The rows that `keep` lets through, none of them older than this call; one that is gone since a moment may be among them.
@@ -307,15 +307,14 @@ impl Cache {
 
     /// Waits until what is shown is followed, if only just again; else for how long nothing is known.
     async fn heard(&self, source: &Source) -> Result<(), Duration> {
-        // What was stale before this call has been waited for by another.
-        if source.freshness().stale_since.is_some() || source.attended(ATTENDED).await {
-            return Ok(());
-        }
-        if source.followed(ATTENDED).await {
+        if source.attended(ATTENDED).await {
             return Ok(());
         }
         let Freshness { heard, stale_since, .. } = source.freshness();
-        Err(self.environment.clock.boottime().saturating_sub(stale_since.unwrap_or(heard)))
+        let silent = self.environment.clock.boottime().saturating_sub(stale_since.unwrap_or(heard));
+        // It is listed again at another member within a moment, or not so soon.
+        let again = stale_since.is_some() && source.followed(ATTENDED.saturating_sub(silent)).await;
+        if again { Ok(()) } else { Err(silent) }
     }
 
     async fn own_write(&self, base: &'static str, source: &Source) {

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 macro_rules! guards {
-    ($($guard:ident $name:literal $what:literal,)*) => {
+    ($($guard:ident $name:literal $seed:literal $what:literal,)*) => {
         /// One of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Guard { $(#[doc = $what] $guard,)* }
@@ -31,6 +31,11 @@ macro_rules! guards {
                 match self { $(Self::$guard => $name,)* }
             }
 
+            /// A seed that found it missing once. A change of the code changes what a seed does; it is the first to be tried.
+            pub fn seed(self) -> u64 {
+                match self { $(Self::$guard => $seed,)* }
+            }
+
             pub fn what(self) -> &'static str {
                 match self { $(Self::$guard => $what,)* }
             }
@@ -39,24 +44,24 @@ macro_rules! guards {
 }
 
 guards! {
-    Timer "timer" "the supervisor's timer on the deadline",
-    Wait "wait" "waiting F before a takeover",
-    Lead "lead" "killing a tenth of F early",
-    Sent "sent" "the deadline counted from when the keepalive was sent, not from its answer",
-    Lost "lost" "the takeover compares `lost/` (and `alive/`, absent, which says the same)",
-    Clearance "clearance" "claim and life are read from the store before exclusive work starts",
-    Token "token" "a status compares the claim's token and the row",
-    Alloc "alloc" "a placement compares `alloc/`",
-    Address "address" "an address is taken only if absent",
-    Uuid "uuid" "a uuid is taken only if absent",
-    Row "row" "a change of an instance compares its row",
-    Closed "closed" "a placement compares the host's record",
-    Budget "budget" "no more leave a drained host at once than may",
-    Undone "undone" "what is told to leave a drained host compares the host's record",
-    History "history" "a store that went back is left alone until somebody says that it is to be so",
-    Identity "identity" "a store that was made from a snapshot is another, however far it has come",
-    Lift "lift" "counters are lifted where the store went back",
-    Unknown "unknown" "what the cluster does not know is left alone unless it was purged",
+    Timer "timer" 1 "the supervisor's timer on the deadline",
+    Wait "wait" 1 "waiting F before a takeover",
+    Lead "lead" 9 "killing a tenth of F early",
+    Sent "sent" 113 "the deadline counted from when the keepalive was sent, not from its answer",
+    Lost "lost" 190 "the takeover compares `lost/` (and `alive/`, absent, which says the same)",
+    Clearance "clearance" 85 "claim and life are read from the store before exclusive work starts",
+    Token "token" 11 "a status compares the claim's token and the row",
+    Alloc "alloc" 1 "a placement compares `alloc/`",
+    Address "address" 1 "an address is taken only if absent",
+    Uuid "uuid" 1 "a uuid is taken only if absent",
+    Row "row" 1 "a change of an instance compares its row",
+    Closed "closed" 45 "a placement compares the host's record",
+    Budget "budget" 1 "no more leave a drained host at once than may",
+    Undone "undone" 3 "what is told to leave a drained host compares the host's record",
+    History "history" 8 "a store that went back is left alone until somebody says that it is to be so",
+    Identity "identity" 311 "a store that was made from a snapshot is another, however far it has come",
+    Lift "lift" 237 "counters are lifted where the store went back",
+    Unknown "unknown" 23 "what the cluster does not know is left alone unless it was purged",
 }
 
 /// What an agent last heard of keys, for where it believes that instead of asking.

@@ -134,7 +134,11 @@ fn seeds(wanted: &Wanted, count: u64, told: &(dyn Fn(&Sums, u64, &[String]) + Sy
 
 /// Whether its absence is found within so many seeds.
 fn is_missed(wanted: &Wanted, guard: Guard) -> bool {
-    let sums = seeds(&Wanted { without: Some(guard), ..wanted.clone() }, MOST, &|_, _, _| ());
+    let without = Wanted { without: Some(guard), ..wanted.clone() };
+    let mut sums = seeds(&Wanted { from: guard.seed(), ..without.clone() }, 1, &|_, _, _| ());
+    if sums.failed.is_empty() {
+        sums = seeds(&without, MOST, &|_, _, _| ());
+    }
     let (name, what) = (guard.name(), guard.what());
     match sums.failed.first() {
         Some((seed, violations)) => {
