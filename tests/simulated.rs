@@ -142,6 +142,10 @@ async fn a_simulated_host_takes_what_is_asked_for_and_is_there_again_with_its_ag
     let one = agent.instance(json!({"name": "one"})).await;
     assert_eq!((&one["state"], &one["hostId"]), (&json!("running"), &host["id"]), "{one}");
     let id = one["id"].as_str().unwrap().to_owned();
+    for stream in ["logs", "stats"] {
+        let (status, answer) = agent.ask("GET", &format!("/v1/containers/{id}/{stream}"), Value::Null).await;
+        assert_eq!((status, &answer["code"]), (409, &json!("Simulated")), "{answer}");
+    }
     agent.post(&format!("/v1/containers/{id}?action=stop"), json!({})).await;
     agent.becomes(&id, "stopped").await;
     agent.post(&format!("/v1/containers/{id}?action=start"), json!({})).await;

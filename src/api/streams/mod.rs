@@ -27,6 +27,7 @@ use super::reader::Reader;
 use super::request::{self, Request};
 use super::{agents, body, router};
 use crate::compute::streams::Streams;
+use crate::membership::record::Capability;
 use crate::resource::declaration::Type;
 use crate::resource::{Resource, date, identifier, types};
 use axum::body::Body;
@@ -38,6 +39,7 @@ use conversation::{Conversation, End, Told};
 use form_urlencoded::Serializer;
 use front::{Form, Pace};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc::WeakSender};
@@ -168,7 +170,13 @@ async fn begin(
         Some(host) => context.cache.get("host", host).await?.value,
         None => None,
     };
-    let Some(host) = host.and_then(|known| known.row.name.clone()) else {
+    let host = host.map(|known| known.row);
+    let simulated = host.as_ref().and_then(|host| host.get::<BTreeSet<Capability>>("capabilities"));
+    if simulated.is_some_and(|offers| offers.contains(&Capability::Simulated)) {
+        let message = format!("{id} is simulated: it only says that it runs, writes nothing and takes no commands");
+        return Err(ApiError::with_code(StatusCode::CONFLICT, "Simulated", message));
+    }
+    let Some(host) = host.and_then(|host| host.name.clone()) else {
         let message = format!("{id} is on no host (it is {}): wait until it runs (?wait=running)", row.state);
         return Err(ApiError::with_code(StatusCode::CONFLICT, "NotPlaced", message));
     };
