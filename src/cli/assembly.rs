@@ -21,6 +21,7 @@ use crate::host::description::{advertised, names, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
+use crate::host::links;
 use crate::host::reclaim::{self, Kept};
 use crate::host::shutdown;
 use crate::host::watch::Watch;
@@ -29,7 +30,7 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
+    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
     ipsec::{EspInUdp, capability},
     kernel::Kernel,
     mesh,
@@ -44,10 +45,11 @@ use crate::systemd::keep;
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result, anyhow};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// What systemd keeps for the next agent.
@@ -284,6 +286,7 @@ impl Agent {
             });
         }
         let kernel = Kernel::open().context("cannot open netlink")?;
+        let (published, links) = self.led()?;
         let told = NetworkConfig {
             subnet: subnet(&self.config)?,
             underlay: self.config.network.underlay,
@@ -293,17 +296,23 @@ impl Agent {
             },
             towards: store_addresses(&self.config),
             memory: Some(self.config.state_directory.join("network.json")),
-            published: self.published()?,
+            published,
+            links,
+            links_memory: Some(self.links_memory()),
             protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
     }
 
-    /// What the ledger has published. Without it nothing would be: better no agent, and all stays as it is.
-    fn published(&self) -> Result<Published> {
+    /// What the ledger has published and linked. Without it nothing would be: better no agent, and all stays as it is.
+    fn led(&self) -> Result<(Published, Links)> {
         let (known, _) = self.ledger.assignments().context("what is published on this host cannot be read")?;
-        Ok(Published::new(&known))
+        Ok((Published::new(&known), Links::new(&known, Some(&self.links_memory()))))
+    }
+
+    fn links_memory(&self) -> PathBuf {
+        self.config.state_directory.join("links.json")
     }
 
     /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
@@ -432,6 +441,10 @@ impl Agent {
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
         let alive = self.hosts.alive().clone();
         let housekeeping = tokio::spawn(house::keep(self.store.clone(), self.environment.clone(), host.clone(), alive));
+        let learning = network.as_ref().map(|network| {
+            let orchestrator = orchestrator.clone();
+            tokio::spawn(links::keep(network.links(), orchestrator, self.environment.clone(), host.clone()))
+        });
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
@@ -443,7 +456,7 @@ impl Agent {
             supervision: self.supervision,
             driver: Arc::new(self.docker),
             network: network.as_ref().map(Network::addressing),
-            published: network.as_ref().map(Network::published),
+            led: network.as_ref().map(|network| (network.published(), network.links())),
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),
@@ -455,6 +468,7 @@ impl Agent {
         auditing.abort();
         leaving.abort();
         housekeeping.abort();
+        learning.iter().for_each(JoinHandle::abort);
         Ok(())
     }
 }

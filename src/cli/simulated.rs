@@ -210,7 +210,7 @@ impl Site {
             supervision: Arc::new(Tasks::new(&environment, run)),
             driver: Arc::new(containers.clone()),
             network: self.network,
-            published: None,
+            led: None,
             cluster_generation: self.cluster_generation,
             exclusives: Exclusives::new(membership, Arc::new(containers), self.store.single_host()),
             firsts: Firsts::default(),

@@ -8,12 +8,12 @@ use super::queue::{Again, Queue};
 use super::reclaim::Kept;
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
-use crate::network::{Addressing, Published};
+use crate::network::{Addressing, Links, Published};
 use crate::orchestration::lifecycle::{self, Observation};
 use crate::orchestration::{Orchestrator, StatusError, Told, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
-use crate::resource::{Resource, State, identifier, instance, port};
+use crate::resource::{Resource, State, identifier, instance, link, port};
 use crate::store::ledger::{self, Ledger, Report};
 use crate::store::mirror::{Item, Mirror};
 use crate::store::{self, Entry, Store, decode, key};
@@ -58,8 +58,8 @@ pub struct Instances {
     pub driver: Arc<dyn Driver>,
     /// `None` on a host without the managed network.
     pub network: Option<Addressing>,
-    /// The public ports that it opens, where it does.
-    pub published: Option<Published>,
+    /// The public ports that it opens, and whom its instances are linked to, where it sees to that.
+    pub led: Option<(Published, Links)>,
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     pub firsts: Firsts,
@@ -319,15 +319,20 @@ impl Instances {
         plan::runs(&phase)
     }
 
-    /// What its image exposes is published, where that was asked for: once it runs, its container tells.
-    async fn expose(&self, current: &Current, seen: &Observation) -> Result<(), LookError> {
-        let Observation::Running { external_id, .. } = seen else { return Ok(()) };
+    /// What its image exposes, where the cluster does not know that yet: once it runs, its container tells. It is published
+    /// where that was asked for.
+    async fn expose(&self, current: &Current, seen: &Observation) -> Result<Option<link::Ports>, LookError> {
+        let Observation::Running { external_id, .. } = seen else { return Ok(None) };
         let row: Resource = decode(&current.row())?;
-        if !port::wants_exposed(&row) {
-            return Ok(());
+        let publish = port::wants_exposed(&row);
+        if !publish && link::knows_image_ports(&row) {
+            return Ok(None);
         }
         let exposed = self.driver.exposed(external_id).await?;
-        Ok(self.orchestrator.exposed(&self.host, current.token, row.id, &exposed).await?)
+        if publish {
+            self.orchestrator.exposed(&self.host, current.token, row.id, &exposed).await?;
+        }
+        Ok(Some(exposed))
     }
 
     /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
@@ -348,8 +353,9 @@ impl Instances {
         match step {
             // It waits for the disk, which must not keep others waiting.
             Step::WriteLedger(assignment) => {
-                if let Some(published) = &self.published {
+                if let Some((published, links)) = &self.led {
                     published.put(&assignment);
+                    links.put(&assignment);
                 }
                 self.ledger.keep_assignment(*assignment).await?;
             }
@@ -374,8 +380,9 @@ impl Instances {
             }
             Step::ForgetLedger => {
                 self.ledger.forget(id)?;
-                if let Some(published) = &self.published {
+                if let Some((published, links)) = &self.led {
                     published.forget(id);
+                    links.forget(id);
                 }
                 self.exclusives.forget(id);
                 supervisor::forget(&self.run_directory, id);
@@ -385,8 +392,10 @@ impl Instances {
             Step::Say(observation) => {
                 if let Some(current) = current {
                     let exposed = self.expose(current, &observation).await;
-                    let read = current.row();
-                    let told = self.orchestrator.observed(&self.host, current.token, &read, &observation).await?;
+                    let (read, ports) = (current.row(), exposed.as_ref().ok().and_then(Option::as_ref));
+                    let said =
+                        self.orchestrator.observed_exposing(&self.host, current.token, &read, &observation, ports);
+                    let told = said.await?;
                     if let Told::Written(row) = told {
                         current.is_now(row)?;
                     }

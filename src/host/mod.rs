@@ -11,6 +11,7 @@ pub mod description;
 pub mod exclusive;
 pub mod first;
 pub mod instances;
+pub mod links;
 pub mod plan;
 mod queue;
 pub mod reclaim;

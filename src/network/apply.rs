@@ -1,12 +1,12 @@
 //! Making a [`Plan`] so. Everything is tried, whatever failed before it, and each failure is told; the next run sees what
 //! still differs.
 
+use super::NetworkConfig;
 use super::firewall;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
+use super::led;
 use super::overlay::Plan;
-use super::ports::{self, Published};
-use super::subnet::SubnetSpec;
 use stampede_netlink::{Outcome, address::Others, link::LinkSpec};
 
 /// What came of it.
@@ -77,18 +77,13 @@ pub enum Extent {
 }
 
 /// Makes the plan so: settings, links, what lies on them, then routes, the guard before all others, and the firewall.
-pub async fn apply(
-    kernel: &Kernel,
-    subnet: &SubnetSpec,
-    plan: &Plan,
-    published: &Published,
-    extent: Extent,
-) -> Applied {
+pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, extent: Extent) -> Applied {
+    let subnet = &config.subnet;
     let mut applied = Applied { warnings: plan.problems.clone(), ..Applied::default() };
     let netlink = &kernel.netlink;
     applied.settings(kernel, &plan.global);
     // The firewall stands before the first address does: nothing gets out untranslated.
-    ports::apply(kernel, subnet, published, &mut applied).await;
+    led::apply(kernel, config, &mut applied).await;
     firewall::apply(kernel, &mut applied).await;
     if let Some(bridge) = &plan.bridge
         && let Some(index) = applied.link(kernel, bridge).await

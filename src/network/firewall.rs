@@ -2,7 +2,8 @@
 //!
 //! - What comes in by any interface that is not ours with a source in the managed subnet is a forgery and dropped.
 //! - What leaves the managed subnet for elsewhere gets this host's address (masquerade); what stays in it keeps its own.
-//! - What is sent to this host itself, at a published port, is led to who has that port: [`super::ports`], [`super::hairpin`].
+//! - What is sent to this host itself, at a published port or by a link, is led to who has that port: [`super::led`],
+//!   [`super::hairpin`]. A link to nobody is refused at once.
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
@@ -11,17 +12,17 @@
 use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
+use super::led::{HERE, ITSELF, LINKS, Led, PORTS, REFUSED};
 use super::overlay::{BRIDGE, OVERLAY};
-use super::ports::{ITSELF, Opened, PORTS};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
     Prefix,
     nftables::{
-        Chain, ChainKind, Expression, Family, Field, ForeignChain, ForeignOutcome, Hook, Place, Rule, Side, Table,
-        Target, Verdict,
+        Chain, ChainKind, Expression, Family, Field, ForeignChain, ForeignOutcome, Hook, Place, Protocol, Refusal,
+        Rule, Side, Table, Target, Verdict,
     },
 };
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The table of ours.
 pub const TABLE: &str = "stampede";
@@ -31,6 +32,8 @@ const MARK: &str = "stampede:";
 /// nft's priorities: before connection tracking, among filters, and where sources are translated.
 const RAW: i32 = -300;
 const FILTER: i32 = 0;
+/// Before other filters.
+const REFUSE: i32 = -10;
 const SOURCE_NAT: i32 = 100;
 /// Before Docker's own (-100), so that a port that both publish is ours; and right after it.
 const DESTINATION_NAT: i32 = -105;
@@ -86,14 +89,47 @@ fn sources(managed: Prefix) -> Vec<Rule> {
     rules
 }
 
+/// Of a link: who asks, and at which port.
+fn asker() -> Vec<Field> {
+    vec![Field::Ipv4(Side::Source), Field::Protocol, Field::Port(Side::Destination)]
+}
+
+/// What instances send to where they find their links.
+fn to_links(gateway: Option<Ipv4Addr>) -> Option<[Expression; 2]> {
+    let gateway = Prefix::new(IpAddr::V4(gateway?), 32)?;
+    Some([Expression::from(BRIDGE), Expression::destination(gateway)])
+}
+
+/// Links whose targets are not there: told at once, before a rule of somebody else's drops it, and before what listens on the
+/// host at such a port hears of it.
+fn refusals(gateway: Option<Ipv4Addr>) -> Vec<Rule> {
+    let rule = |refusal| {
+        let nobody = Expression::Lookup { key: asker(), set: REFUSED.to_owned(), negated: false };
+        let protocol = match refusal {
+            Refusal::Reset => Protocol::Tcp,
+            Refusal::PortUnreachable => Protocol::Udp,
+        };
+        let expressions = to_links(gateway)?.into_iter();
+        let rest = [Expression::Protocol(protocol), nobody, Expression::Reject(refusal)];
+        Some(Rule::new(expressions.chain(rest).collect::<Vec<_>>()).comment("a link to nobody"))
+    };
+    [Refusal::Reset, Refusal::PortUnreachable].into_iter().filter_map(rule).collect()
+}
+
 /// The table as it should be.
-pub fn table(managed: Prefix, opened: &Opened) -> Table {
+pub(super) fn table(managed: Prefix, all: &Led) -> Table {
     let key = vec![Field::Protocol, Field::Port(Side::Destination)];
     let led = Rule::new([
         Expression::ToThisHost,
         Expression::DestinationNat(Target::Map { key, map: PORTS.to_owned(), port: true }),
     ]);
-    let around = Rule::new([Expression::from(BRIDGE), Expression::Led, Expression::Mark(hairpin::MARK)]);
+    let linked = to_links(all.gateway).map(|to_links| {
+        let target = Target::Map { key: asker(), map: LINKS.to_owned(), port: true };
+        let expressions = to_links.into_iter().chain([Expression::DestinationNat(target)]);
+        Rule::new(expressions.collect::<Vec<_>>()).comment("by its link to its target")
+    });
+    let here = Expression::Lookup { key: vec![Field::Ipv4(Side::Destination)], set: HERE.to_owned(), negated: false };
+    let around = Rule::new([Expression::from(BRIDGE), Expression::Led, here, Expression::Mark(hairpin::MARK)]);
     // What is no answer leads nowhere.
     let stray = Prefix::new(as_nobody().0, 32).map(|source| {
         Rule::new([Expression::from(hairpin::OUT), Expression::destination(source), Expression::Verdict(Verdict::Drop)])
@@ -104,7 +140,7 @@ pub fn table(managed: Prefix, opened: &Opened) -> Table {
         family: Family::Inet,
         name: TABLE.to_owned(),
         comment: "the managed network".to_owned(),
-        sets: opened.sets(),
+        sets: all.sets(),
         chains: vec![
             chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first(managed)),
             chain(
@@ -112,7 +148,7 @@ pub fn table(managed: Prefix, opened: &Opened) -> Table {
                 ChainKind::Nat,
                 Place::Prerouting,
                 DESTINATION_NAT,
-                vec![led.clone().comment("to who has the port")],
+                linked.into_iter().chain([led.clone().comment("to who has the port")]).collect(),
             ),
             chain(
                 "published-here",
@@ -126,8 +162,9 @@ pub fn table(managed: Prefix, opened: &Opened) -> Table {
                 ChainKind::Filter,
                 Place::Prerouting,
                 LED,
-                vec![around.comment("from a container to a published port: round by the pair")],
+                vec![around.comment("from a container to another of this host: round by the pair")],
             ),
+            chain("refused", ChainKind::Filter, Place::Input, REFUSE, refusals(all.gateway)),
             chain(
                 "forward",
                 ChainKind::Filter,
@@ -156,9 +193,9 @@ fn forwarding() -> [Rule; 2] {
 }
 
 /// Makes our table so; whether that changed something.
-pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, opened: &Opened) -> Result<bool, Error> {
+pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<bool, Error> {
     let Some(managed) = subnet.as_prefix() else { return Ok(false) };
-    let outcome = kernel.netlink.ensure_table(&table(managed, opened)).await?;
+    let outcome = kernel.netlink.ensure_table(&table(managed, led)).await?;
     Ok(!outcome.is_unchanged())
 }
 

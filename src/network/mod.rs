@@ -6,7 +6,8 @@
 //! | [`mesh`] | how the hosts reach each other: one record a host |
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
-//! | [`ports`], [`hairpin`] | which ports this host opens and where they lead; the ways to them that are not straight |
+//! | [`ports`], [`links`] | which ports this host opens, and whom its instances reach by names of their own |
+//! | [`led`], [`hairpin`] | how both are led where they lead; the ways to there that are not straight |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
@@ -22,6 +23,8 @@ mod firewall;
 mod hairpin;
 pub mod ipsec;
 pub mod kernel;
+mod led;
+pub mod links;
 pub mod mesh;
 pub mod overlay;
 pub mod ports;
@@ -33,6 +36,7 @@ pub mod subnet;
 mod tests;
 
 pub use address::{Allocator, hold};
+pub use links::Links;
 pub use ports::Published;
 pub use subnet::SubnetSpec;
 
@@ -49,6 +53,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// What links carry where nothing else is known, bytes.
 const ETHERNET: u32 = 1500;
@@ -101,6 +106,9 @@ pub struct NetworkConfig {
     pub protection: Protection,
     /// What this host opens.
     pub published: Published,
+    /// Whom its instances are linked to; and the file that keeps where those are: `/var/lib/stampede/links.json`.
+    pub links: Links,
+    pub links_memory: Option<PathBuf>,
 }
 
 impl NetworkConfig {
@@ -116,6 +124,8 @@ impl NetworkConfig {
             memory: None,
             protection: Protection::None,
             published: Published::new(&[]),
+            links: Links::new(&[], None),
+            links_memory: None,
         }
     }
 
@@ -197,10 +207,12 @@ pub struct Network {
     allocator: Arc<Allocator>,
     subnet: SubnetSpec,
     published: Published,
+    links: Links,
     mtu: Arc<AtomicU32>,
     status: watch::Receiver<NetworkStatus>,
     view: MeshView,
     task: tokio::task::JoinHandle<()>,
+    _following: AbortOnDropHandle<()>,
 }
 
 impl Drop for Network {
@@ -265,7 +277,9 @@ impl Network {
             status: receiver.clone(),
             encrypted,
         };
-        let published = config.published.clone();
+        let (published, links) = (config.published.clone(), config.links.clone());
+        let following = links.clone().follow(store.clone(), environment.clone(), config.links_memory.clone());
+        let following = AbortOnDropHandle::new(tokio::spawn(following));
         let reconciler = reconcile::Reconciler {
             kernel: kernel.clone(),
             store,
@@ -278,7 +292,17 @@ impl Network {
             encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),
         };
         let task = tokio::spawn(run(kernel, environment.clone(), engine, reconciler));
-        Self { allocator: Arc::new(allocator), subnet, published, mtu, status: receiver, view, task }
+        Self {
+            allocator: Arc::new(allocator),
+            subnet,
+            published,
+            links,
+            mtu,
+            status: receiver,
+            view,
+            task,
+            _following: following,
+        }
     }
 
     /// Ends the loop and waits until it has: as the end of a process does, it leaves nothing that is still being done.
@@ -296,6 +320,11 @@ impl Network {
     /// What this host opens: to be told of what comes, changes and goes.
     pub fn published(&self) -> Published {
         self.published.clone()
+    }
+
+    /// Whom this host's instances are linked to: the same.
+    pub fn links(&self) -> Links {
+        self.links.clone()
     }
 
     /// The overlay's MTU as it is now: what new instances are told.

@@ -1,32 +1,18 @@
 //! Published ports: what this host opens, and where that leads.
 //!
 //! ```text
-//!  the ledger, the instances' loop ──► Published ──► plan (pure) ──► two sets of our table, element by element
-//!                                                       │
-//!                    connection tracking ── stale (pure) ┴──► what leads elsewhere now is forgotten
+//!  the ledger, the instances' loop ──► Published ──► plan (pure) ──► [`super::led`]
 //! ```
-//! What is opened stands in the host's ledger, so that it is known before the store is. A connection is led where the rules led its
-//! first packet, so after a change those that lead elsewhere now are forgotten. [`super::hairpin`] has the ways that are
-//! not straight.
+//! What is opened stands in the host's ledger, so that it is known before the store is.
 
-use super::apply::Applied;
-use super::firewall;
-use super::kernel::{Error, Kernel};
-use super::subnet::SubnetSpec;
 use crate::resource::assignment::{Assignment, Desired, PublicPort, Token};
 use crate::resource::port::{self, Protocol};
-use stampede_netlink::conntrack::Flow;
-use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Transport, Set, SetData, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use stampede_netlink::nftables::Protocol as Transport;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
-
-/// Protocol and public port → address and private port.
-pub const PORTS: &str = "ports";
-/// The addresses that ports lead to, each as source and destination of a packet.
-pub const ITSELF: &str = "itself";
 
 /// An instance with ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +74,10 @@ impl Published {
     pub(super) fn plan(&self) -> Opened {
         plan(&self.0.tenants.borrow())
     }
+
+    pub(super) fn unseen(&self) -> &AtomicBool {
+        &self.0.unseen
+    }
 }
 
 /// What is to be open.
@@ -119,90 +109,11 @@ fn plan(tenants: &Tenants) -> Opened {
     opened
 }
 
-fn transport(protocol: Protocol) -> Transport {
+pub(super) fn transport(protocol: Protocol) -> Transport {
     match protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,
     }
-}
-
-impl Opened {
-    /// As sets of our table.
-    pub fn sets(&self) -> Vec<Set> {
-        let port = |((protocol, public), to): (&(Protocol, u16), &SocketAddrV4)| Element {
-            key: vec![Value::Protocol(transport(*protocol)), Value::Port(*public)],
-            data: Some(ElementData::Values(vec![Value::Ipv4(*to.ip()), Value::Port(to.port())])),
-        };
-        let addresses: BTreeSet<Ipv4Addr> = self.ports.values().map(|to| *to.ip()).collect();
-        let itself = |address: Ipv4Addr| Element { key: vec![Value::Ipv4(address), Value::Ipv4(address)], data: None };
-        vec![
-            Set {
-                name: PORTS.to_owned(),
-                comment: Some("published ports".to_owned()),
-                key: vec![DataType::Protocol, DataType::Port],
-                data: Some(SetData::Values(vec![DataType::Ipv4, DataType::Port])),
-                elements: self.ports.iter().map(port).collect(),
-            },
-            Set {
-                name: ITSELF.to_owned(),
-                comment: Some("who asks for a port of its own".to_owned()),
-                key: vec![DataType::Ipv4, DataType::Ipv4],
-                data: None,
-                elements: addresses.into_iter().map(itself).collect(),
-            },
-        ]
-    }
-
-    /// Connections that are led elsewhere than they would be now; `own` are this host's addresses, `managed` tells which are
-    /// those of instances.
-    ///
-    /// A conversation by UDP that began before its port was open would go past it for ever; one by TCP has an end of its own.
-    fn stale(&self, flows: Vec<Flow>, own: &BTreeSet<Ipv4Addr>, managed: impl Fn(Ipv4Addr) -> bool) -> Vec<Flow> {
-        let is_stale = |flow: &Flow| {
-            let (asked, led) = (flow.original.destination, flow.reply.source);
-            let protocol = if flow.protocol == Transport::Tcp { Protocol::Tcp } else { Protocol::Udp };
-            let wanted = self.ports.get(&(protocol, asked.port()));
-            let to_us = asked.ip().is_loopback() || own.contains(asked.ip());
-            let past = asked == led && protocol == Protocol::Udp && wanted.is_some();
-            let elsewhere = asked != led && managed(*led.ip()) && wanted != Some(&led);
-            // Whoever asks itself and keeps its source gets no answer.
-            let asker = flow.original.source;
-            let alone = asked != led && asker.ip() == led.ip() && flow.reply.destination == asker;
-            to_us && (past || elsewhere || alone)
-        };
-        flows.into_iter().filter(is_stale).collect()
-    }
-}
-
-/// Opens what is to be open, and nothing else.
-pub(super) async fn apply(kernel: &Kernel, subnet: &SubnetSpec, published: &Published, applied: &mut Applied) {
-    let mut opened = published.plan();
-    applied.warnings.append(&mut opened.problems);
-    let unseen = &published.0.unseen;
-    let changed = firewall::ensure_table(kernel, subnet, &opened).await;
-    unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);
-    applied.note(changed);
-    if unseen.load(Ordering::Relaxed) {
-        match forget_stale(kernel, subnet, &opened).await {
-            Ok(()) => unseen.store(false, Ordering::Relaxed),
-            Err(error) => applied.note(Err(error)),
-        }
-    }
-}
-
-async fn forget_stale(kernel: &Kernel, subnet: &SubnetSpec, opened: &Opened) -> Result<(), Error> {
-    let Some(managed) = subnet.as_prefix() else { return Ok(()) };
-    let own = kernel.netlink.addresses().await?.into_iter().filter_map(|found| match found.spec.address {
-        std::net::IpAddr::V4(address) => Some(address),
-        std::net::IpAddr::V6(_) => None,
-    });
-    let own: BTreeSet<Ipv4Addr> = own.collect();
-    let stale = opened.stale(kernel.netlink.flows().await?, &own, |address| managed.contains(address.into()));
-    let forgotten = kernel.netlink.forget_flows(&stale).await?;
-    if forgotten > 0 {
-        tracing::info!(connections = forgotten, "led elsewhere than published ports lead now: forgotten");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -210,7 +121,7 @@ mod tests {
     use super::*;
     use crate::resource::assignment::ManagedAddress;
     use proptest::prelude::*;
-    use stampede_netlink::conntrack::Way;
+    use std::collections::BTreeSet;
 
     fn assignment(id: &str, revision: i64, last: u8, ports: &[(u16, u16)]) -> Assignment {
         let address = Ipv4Addr::new(10, 42, 7, last);
@@ -281,34 +192,5 @@ mod tests {
                 prop_assert!(tenants.values().any(is_its));
             }
         }
-    }
-
-    #[test]
-    fn only_what_is_led_elsewhere_is_forgotten() {
-        let opened = Published::new(&[assignment("1i1", 5, 9, &[(8080, 80)])]).plan();
-        let end = |text: &str| text.parse::<SocketAddrV4>().unwrap();
-        let flow = |protocol, asked: &str, led: &str| {
-            let client = end("198.18.0.9:40000");
-            let original = Way { source: client, destination: end(asked) };
-            Flow::new(protocol, original, Way { source: end(led), destination: client })
-        };
-        let own = BTreeSet::from([Ipv4Addr::new(198, 18, 0, 1)]);
-        let managed = |address: Ipv4Addr| address.octets()[..2] == [10, 42];
-        let is_stale = |flow: Flow| !opened.stale(vec![flow], &own, managed).is_empty();
-        let mut udp = opened.clone();
-        udp.ports.insert((Protocol::Udp, 53), end("10.42.7.9:53"));
-        let udp_is_stale = |flow: Flow| !udp.stale(vec![flow], &own, managed).is_empty();
-        assert!(!is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "10.42.7.9:80")), "it leads there");
-        assert!(is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "10.42.7.10:80")), "it leads elsewhere now");
-        let itself = Way { source: end("10.42.7.9:5000"), destination: end("198.18.0.1:8080") };
-        let answer = |destination| Way { source: end("10.42.7.9:80"), destination: end(destination) };
-        assert!(is_stale(Flow::new(Transport::Tcp, itself, answer("10.42.7.9:5000"))), "begun without a source");
-        assert!(!is_stale(Flow::new(Transport::Tcp, itself, answer("169.254.42.1:5000"))));
-        assert!(is_stale(flow(Transport::Tcp, "127.0.0.1:8081", "10.42.7.9:80")), "it is closed");
-        assert!(!is_stale(flow(Transport::Tcp, "198.18.0.1:8080", "198.18.0.1:8080")), "begun before it was open");
-        assert!(udp_is_stale(flow(Transport::Udp, "198.18.0.1:53", "198.18.0.1:53")), "it would go past it for ever");
-        assert!(!udp_is_stale(flow(Transport::Udp, "198.18.0.1:54", "198.18.0.1:54")), "the host's own");
-        assert!(!is_stale(flow(Transport::Tcp, "198.18.0.2:8080", "198.18.0.2:8080")), "to another host");
-        assert!(!is_stale(flow(Transport::Tcp, "198.18.0.1:5000", "172.17.0.2:80")), "another's");
     }
 }

@@ -15,9 +15,9 @@ use super::ipsec::{
     record::Sealed,
 };
 use super::kernel::Kernel;
+use super::led;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
-use super::ports;
 use super::{NetworkConfig, NetworkStatus};
 use crate::environment::{Backoff, Environment};
 use crate::store::{Store, mirror::Changes, mirror::Mirror};
@@ -37,8 +37,8 @@ const GATHER: Duration = Duration::from_millis(20);
 const PERIOD: Duration = Duration::from_secs(60);
 /// After a failure: again, first after …, and at most after `PERIOD`.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Why it wakes where ports are to be opened or closed.
-const PORTS: &str = "ports";
+/// Why it wakes where ports are to be opened or closed, or links lead elsewhere.
+const LED: &str = "led";
 /// How long the first lists may take before the last known is used.
 const LIST_LIMIT: Duration = Duration::from_secs(2);
 
@@ -97,7 +97,7 @@ pub(super) struct Reconciler {
 impl Reconciler {
     pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
-        let mut published = self.config.published.changes();
+        let (mut published, mut links) = (self.config.published.changes(), self.config.links.changes());
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
@@ -132,7 +132,8 @@ impl Reconciler {
             let why = loop {
                 let why = tokio::select! {
                     // Ours is one of its ends: it never fails.
-                    _ = published.changed() => PORTS,
+                    _ = published.changed() => LED,
+                    () = links.next() => LED,
                     _ = mesh.next() => "mesh",
                     _ = blocks.next() => "blocks",
                     why = ears.hear() => why,
@@ -140,7 +141,7 @@ impl Reconciler {
                     Some(_) = announcing.join_next() => "announced",
                     () = tokio::time::sleep_until(until) => "time",
                 };
-                if why != PORTS || !self.publish().await {
+                if why != LED || !self.lead().await {
                     break why;
                 }
             };
@@ -151,10 +152,10 @@ impl Reconciler {
         }
     }
 
-    /// Opens and closes ports at once, without a look at the rest; whether that went well.
-    async fn publish(&self) -> bool {
+    /// Opens and closes ports and leads links at once, without a look at the rest; whether that went well.
+    async fn lead(&self) -> bool {
         let mut applied = Applied::default();
-        ports::apply(&self.kernel, &self.config.subnet, &self.config.published, &mut applied).await;
+        led::apply(&self.kernel, &self.config, &mut applied).await;
         applied.failed.is_empty() && applied.warnings.is_empty()
     }
 
@@ -181,7 +182,7 @@ impl Reconciler {
             }
         };
         self.mtu.store(mtu, Ordering::Relaxed);
-        let applied = apply(&self.kernel, subnet, &plan, &self.config.published, extent).await;
+        let applied = apply(&self.kernel, &self.config, &plan, extent).await;
         if applied.changes > 0 || !applied.failed.is_empty() {
             tracing::info!(changes = applied.changes, failed = applied.failed.len(), "the network was changed");
         }

@@ -3,17 +3,19 @@
 use super::handlers::{Cause, hold};
 use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
-use super::ports;
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
+use super::{links, ports};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
 use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
 use crate::resource::assignment::{Desired, ManagedAddress};
-use crate::resource::{Resource, State, constraint, identifier, instance, port};
+use crate::resource::{Resource, State, constraint, identifier, instance, link, port};
 use crate::store::{self, Operation, Revision, Transaction, encode, key};
 use serde_json::{Value, json};
 
+/// What is asked for and cannot be given yet.
+const CREDENTIALS: &str = "credentialIds";
 /// Most instances that one create makes.
 const MOST_AT_ONCE: u64 = 100;
 
@@ -24,6 +26,7 @@ fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedA
     next.set(instance::HOST_NAME, host);
     if let Some(address) = address {
         next.set(instance::ADDRESS, address.address.to_string());
+        link::found_at(&mut next, address.gateway);
     }
     port::choose(&mut next, ports);
     next
@@ -162,16 +165,13 @@ impl Orchestrator {
             let code = if count == 0 { "MinLimitExceeded" } else { "MaxLimitExceeded" };
             return Err(invalid(code, "count", format!("1 to {MOST_AT_ONCE} at once")));
         }
-        for field in ["instanceLinks", "credentialIds"] {
-            let asked = draft.fields.remove(field);
-            if asked.is_some_and(|value| {
-                !matches!(value, Value::Null | Value::Bool(false)) && value != json!([]) && value != json!({})
-            }) {
-                let message = format!("{field} is not there yet in this version; leave it out");
-                return Err(invalid("InvalidOption", field, message));
-            }
+        let credentials = draft.fields.remove(CREDENTIALS);
+        if credentials.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && value != json!([])) {
+            let message = format!("{CREDENTIALS} is not there yet in this version; leave it out");
+            return Err(invalid("InvalidOption", CREDENTIALS, message));
         }
         ports::take(&mut draft.fields)?;
+        links::take(&mut draft.fields)?;
         let (image_uuid, image_id) = self.image(&draft).await?;
         draft.fields.insert(instance::IMAGE_UUID.into(), image_uuid.into());
         draft.fields.insert(instance::IMAGE_ID.into(), image_id.into());
@@ -195,10 +195,14 @@ impl Orchestrator {
         let start = draft.fields.get(instance::START_ON_CREATE).and_then(Value::as_bool).unwrap_or(true);
         let state = if start { State::Creating } else { State::Stopped };
         let mut wanted = resource(id, draft, self.environment(), state, self.now());
-        ports::check(&wanted, self.is_managed(&wanted).await?)?;
+        let managed = self.is_managed(&wanted).await?;
+        ports::check(&wanted, managed)?;
+        links::check(&wanted, managed)?;
+        self.check_links(&wanted).await?;
+        let targets = if start { self.await_targets(&mut wanted).await? } else { Vec::new() };
         wanted.set(instance::DESIRED, json!(if start { Desired::Running } else { Desired::Stopped }));
         let wanted = self.pass(instance::BASE, None, wanted, Cause::Asked("create")).await?;
-        let waits = hold::is_held(&wanted);
+        let waits = hold::is_held(&wanted) || !targets.is_empty();
         if start && !waits {
             return self.place(&wanted, None).await;
         }
@@ -208,6 +212,10 @@ impl Orchestrator {
             transaction = with_todo(transaction, instance::BASE, &hold::without(&wanted), &wanted, self.now())?;
         }
         let outcome = self.store().commit(transaction).await?;
-        if outcome.succeeded { Ok(written(wanted, outcome.revision)) } else { Err(self.duplicate(&wanted.uuid)) }
+        if !outcome.succeeded {
+            return Err(self.duplicate(&wanted.uuid));
+        }
+        self.follow_targets(id, targets);
+        Ok(written(wanted, outcome.revision))
     }
 }

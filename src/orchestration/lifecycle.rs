@@ -33,6 +33,8 @@ const AFTER_STOP_DEALLOCATE: &str = "deallocate";
 const AFTER_STOP_MOVE: &str = "move";
 /// That it was stopped because its host was drained, and is to be started when that is over.
 const STOPPED_BY_DRAIN: &str = "stoppedByDrain";
+/// Until when it waits for those that it is linked to, whose ports are not known yet.
+const WAITS_FOR_TARGETS: &str = "waitsForTargets";
 /// That no host had room for it: it is tried again when there may be some.
 const WAITS_FOR_ROOM: &str = "waitsForRoom";
 
@@ -111,6 +113,7 @@ pub fn ask(
             asked.set(AFTER_STOP, Value::Null);
             asked.set(STOPPED_BY_DRAIN, Value::Null);
             asked.set(WAITS_FOR_ROOM, Value::Null);
+            asked.set(WAITS_FOR_TARGETS, Value::Null);
         }
         "stop" => {
             asked.enter(State::Stopping);
@@ -224,7 +227,10 @@ pub fn drive(instance: &Resource, now: Timestamp) -> Next {
     let mut next = instance.clone();
     match instance.state {
         State::Creating | State::Starting if !placed(instance) && instance::desired(instance) == Desired::Running => {
-            return Next::Place;
+            return match instance.get::<i64>(WAITS_FOR_TARGETS).map(Timestamp) {
+                Some(until) if until > now => Next::Wait(until),
+                _ => Next::Place,
+            };
         }
         State::Stopping if !placed(instance) => settle(&mut next, now),
         State::Removing => {
@@ -299,7 +305,20 @@ pub fn chosen(instance: &Resource) -> Resource {
     let mut next = instance.clone();
     next.enter(instance.state);
     next.set(WAITS_FOR_ROOM, Value::Null);
+    next.set(WAITS_FOR_TARGETS, Value::Null);
     next
+}
+
+/// It is not placed before `until`, unless the ports of those that it is linked to are known earlier.
+pub fn wait_for_targets(instance: &mut Resource, until: Timestamp, message: String) {
+    instance.set(WAITS_FOR_TARGETS, until.0);
+    instance.transitioning_message = Some(message);
+}
+
+/// Whether it waits for whom it is linked to.
+pub fn waits_for_targets(instance: &Resource) -> bool {
+    let begins = matches!(instance.state, State::Creating | State::Starting) && !placed(instance);
+    begins && instance.fields.contains_key(WAITS_FOR_TARGETS) && !hold::is_held(instance)
 }
 
 /// It has come to rest: stopped, and on to what was to follow.

@@ -17,6 +17,7 @@ pub mod handlers;
 mod hosts;
 pub mod house;
 mod image;
+mod links;
 pub mod lifecycle;
 mod orchestrator;
 mod ports;

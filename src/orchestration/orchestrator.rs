@@ -8,6 +8,7 @@ use crate::environment::{Environment, Timestamp};
 use crate::membership::Counter;
 use crate::placement::record::Claim;
 use crate::placement::{Placer, Room};
+use crate::resource::link::{self, Endpoint};
 use crate::resource::validation::Invalid;
 use crate::resource::{Resource, State, constraint, identifier, instance};
 use crate::store::{self, Compare, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
@@ -43,8 +44,8 @@ pub(super) fn todo(base: &str, id: u64) -> String {
     key::todo(key::shard(base, id), base, id)
 }
 
-/// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had; and with the events
-/// of external handlers that come and go with it.
+/// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had; with the events of
+/// external handlers that come and go with it; and with the endpoint of an instance.
 pub(super) fn with_todo(
     transaction: Transaction,
     base: &str,
@@ -54,12 +55,24 @@ pub(super) fn with_todo(
 ) -> Result<Transaction, store::Error> {
     let todo = todo(base, next.id);
     let transaction = hold::operations(base, Some(current), next)?.into_iter().fold(transaction, Transaction::then);
+    let transaction = if base == instance::BASE { with_endpoint(transaction, current, next)? } else { transaction };
     Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
         (_, Some(not_before)) => {
             let entry = Todo { not_before, room: base == instance::BASE && lifecycle::waits_for_room(next) };
             transaction.then(Operation::put(&todo, encode(&todo, &entry)?))
         }
         (Some(_), None) => transaction.then(Operation::delete(&todo)),
+        (None, None) => transaction,
+    })
+}
+
+/// `transaction`, with the endpoint that `next` has; it is put whenever the row is written, so that it is there also where an
+/// older version wrote the row before.
+fn with_endpoint(transaction: Transaction, current: &Resource, next: &Resource) -> Result<Transaction, store::Error> {
+    let endpoint = key::endpoint(&identifier::instance(next.id));
+    Ok(match (Endpoint::of(current), Endpoint::of(next)) {
+        (_, Some(now)) => transaction.then(Operation::put(&endpoint, encode(&endpoint, &now)?)),
+        (Some(_), None) => transaction.then(Operation::delete(&endpoint)),
         (None, None) => transaction,
     })
 }
@@ -222,7 +235,7 @@ impl Orchestrator {
         Ok(self.0.store.commit(transaction).await?)
     }
 
-    /// [`Self::write`], of a row that waits for external handlers.
+    /// [`Self::write`], of a row that waits for external handlers, or for whom it is linked to.
     async fn written_waiting(
         &self,
         base: &str,
@@ -253,9 +266,14 @@ impl Orchestrator {
             };
             match lifecycle::drive(&current, self.now()) {
                 lifecycle::Next::Nothing => return self.forget_todo(base, id, unchanged(&entry)).await,
-                lifecycle::Next::Wait(_) => return Ok(()),
-                lifecycle::Next::Place => {
-                    return self.place(&current, Some(entry.mod_revision)).await.map(drop);
+                lifecycle::Next::Wait(_) if !lifecycle::waits_for_targets(&current) => return Ok(()),
+                next @ (lifecycle::Next::Wait(_) | lifecycle::Next::Place) => {
+                    let mut linked = current.clone();
+                    let unknown = self.learn_ports(&mut linked).await?;
+                    if next != lifecycle::Next::Place && !unknown.is_empty() {
+                        return Ok(());
+                    }
+                    return self.place(&linked, Some(entry.mod_revision)).await.map(drop);
                 }
                 lifecycle::Next::Overdue => self.overdue(base, id).await?,
                 lifecycle::Next::Write(next) => {
@@ -355,6 +373,9 @@ impl Service for Orchestrator {
         if base == "port" {
             return self.update_port(id, &changes, expected).await;
         }
+        if base == link::BASE {
+            return self.update_link(id, &changes, expected).await;
+        }
         if base == instance::BASE {
             constraint::check(&changes)
                 .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
@@ -395,10 +416,13 @@ impl Service for Orchestrator {
         as_expected(&entry, expected)?;
         // A start that first needs a host is one transaction with finding it.
         if action == "start" && !lifecycle::placed(&current) {
-            let wanted = lifecycle::ask(&current, action, &input, now)?;
+            let mut wanted = lifecycle::ask(&current, action, &input, now)?;
+            let targets = self.await_targets(&mut wanted).await?;
             let wanted = self.pass(base, Some(&current), wanted, Cause::Asked(action)).await?;
-            if hold::is_held(&wanted) {
-                return self.written_waiting(base, &current, wanted, unchanged(&entry)).await;
+            if hold::is_held(&wanted) || !targets.is_empty() {
+                let waiting = self.written_waiting(base, &current, wanted, unchanged(&entry)).await?;
+                self.follow_targets(id, targets);
+                return Ok(waiting);
             }
             return self.place(&wanted, Some(entry.mod_revision)).await;
         }

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 /// Tries of one change against others who change the same instance, or place on the same host.
 const TRIES: usize = 20;
 
-fn refused(error: Invalid) -> ServiceError {
+pub(super) fn refused(error: Invalid) -> ServiceError {
     invalid(error.code.name(), &error.field, error.message)
 }
 
@@ -100,7 +100,7 @@ fn changed(current: &Resource, number: u16, changes: &Map<String, Value>) -> Res
     Ok(next)
 }
 
-fn is_gone(instance: &Resource) -> bool {
+pub(super) fn is_gone(instance: &Resource) -> bool {
     matches!(instance.state, State::Removed | State::Purging | State::Purged)
 }
 

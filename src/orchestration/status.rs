@@ -8,7 +8,7 @@ use super::{ServiceError, lifecycle};
 use crate::placement::Writes;
 use crate::placement::release::{self, Holding, ReleaseError};
 use crate::resource::assignment::Token;
-use crate::resource::{Resource, State, identifier, instance};
+use crate::resource::{Resource, State, identifier, instance, link};
 use crate::store::{self, Compare, Entry, Operation, Revision, Transaction, decode, encode, key};
 use bytes::Bytes;
 use std::net::Ipv4Addr;
@@ -58,6 +58,18 @@ impl Orchestrator {
         read: &Entry,
         seen: &lifecycle::Observation,
     ) -> Result<Told, StatusError> {
+        self.observed_exposing(host, token, read, seen, None).await
+    }
+
+    /// The same, and what its image exposes where the host found that too.
+    pub async fn observed_exposing(
+        &self,
+        host: &str,
+        token: Token,
+        read: &Entry,
+        seen: &lifecycle::Observation,
+        exposed: Option<&link::Ports>,
+    ) -> Result<Told, StatusError> {
         let row = read.key.clone();
         let Resource { id, generation, .. } = decode(read)?;
         // Mostly nobody wrote it since: the transaction compares that, and only then it is read again.
@@ -69,9 +81,14 @@ impl Orchestrator {
             };
             let current: Resource = decode(&entry)?;
             let now = self.environment().clock.now();
-            let Some(next) = lifecycle::observe(&current, generation, seen, now) else {
+            let observed = lifecycle::observe(&current, generation, seen, now);
+            let news = exposed.filter(|_| !link::knows_image_ports(&current));
+            let Some(mut next) = observed.or_else(|| news.map(|_| current.clone())) else {
                 return Ok(Told::Nothing);
             };
+            if let Some(exposed) = news {
+                link::set_image_ports(&mut next, exposed);
+            }
             let held = Compare::CreateRevision {
                 key: key::on(host, &identifier::instance(id)),
                 revision: Revision(token.revision),

@@ -2,9 +2,9 @@
 
 use crate::membership::record::Capability;
 use crate::resource::assignment::{
-    Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token, Workload,
+    AssignedLink, Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token, Workload,
 };
-use crate::resource::{Resource, identifier, instance, port};
+use crate::resource::{Resource, identifier, instance, link, port};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,19 @@ pub fn assignment(
         workload: Workload::Container(container(resource, image, network.as_ref())),
         network,
         ports: ports(resource),
+        links: links(resource),
     }
+}
+
+fn links(resource: &Resource) -> Vec<AssignedLink> {
+    let port =
+        |port: link::LinkPort| PublicPort { protocol: port.protocol, public: port.public, private: port.private };
+    let one = |link: link::Link| AssignedLink {
+        name: link.link_name,
+        target: link.target.map(identifier::instance),
+        ports: link.ports.into_iter().map(port).collect(),
+    };
+    link::of(resource).into_iter().map(one).collect()
 }
 
 fn ports(resource: &Resource) -> Vec<PublicPort> {

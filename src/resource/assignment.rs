@@ -2,6 +2,7 @@
 //! ask. It lies in the host's ledger, is read by the instance's supervisor and by the network driver, and is written by
 //! the agent alone.
 
+use super::link;
 use super::port::Protocol;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,9 +82,24 @@ pub struct Assignment {
     /// What of it is published on its host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PublicPort>,
+    /// Whom it reaches by a name of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<AssignedLink>,
 }
 
 impl Assignment {
+    /// A container's variables: of its links, and as it was asked for, which outdoes them.
+    pub fn environment(&self, container: &Container) -> BTreeMap<String, String> {
+        let gateway = self.network.as_ref().map(|network| network.gateway);
+        let mut variables = BTreeMap::new();
+        for (link, address) in self.links.iter().filter_map(|link| Some((link, gateway?))) {
+            let ports = link.ports.iter().map(|port| (port.protocol, port.public, port.private));
+            variables.extend(link::environment(&link.name, address, ports));
+        }
+        variables.extend(container.environment.clone());
+        variables
+    }
+
     /// On the managed network.
     pub fn address(&self) -> Option<Ipv4Addr> {
         self.network.as_ref().map(|network| network.address)
@@ -106,6 +122,7 @@ impl Assignment {
             workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
             network: None,
             ports: Vec::new(),
+            links: Vec::new(),
         }
     }
 }
@@ -170,6 +187,19 @@ pub struct PublicPort {
     pub protocol: Protocol,
     pub public: u16,
     pub private: u16,
+}
+
+/// A link of an instance, as its host has to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssignedLink {
+    pub name: String,
+    /// The instance that it leads to: `1i54`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The target's ports; the public ones are found at the network's gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PublicPort>,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -11,6 +11,7 @@ pub mod declaration;
 pub mod derived;
 pub mod identifier;
 pub mod instance;
+pub mod link;
 pub mod openapi;
 pub mod port;
 pub mod process;

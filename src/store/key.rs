@@ -95,8 +95,9 @@ pub fn shard(kind: &str, id: u64) -> u32 {
     let mixed = kind.bytes().fold(id, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u32 % SHARDS
 }
+/// Where `instance` is reached; it ends so that it can be followed as a prefix.
 pub fn endpoint(instance: &str) -> String {
-    format!("{ROOT}endpoint/{instance}")
+    format!("{ROOT}endpoint/{instance}/")
 }
 /// An external handler's event that waits for its answer.
 pub fn event(id: &str) -> String {
@@ -168,5 +169,6 @@ mod tests {
     #[test]
     fn names_that_start_alike_do_not_share_a_prefix() {
         assert!(!on("h10", "1i1").starts_with(&all_on("h1")));
+        assert!(!endpoint("1i10").starts_with(&endpoint("1i1")));
     }
 }

@@ -191,7 +191,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
         supervision: site.supervision.clone(),
         driver: site.driver.clone(),
         network: Some(Addressing::new(subnet(), mtu)),
-        published: None,
+        led: None,
         cluster_generation: cluster.generation,
         exclusives,
         firsts: Firsts::default(),

@@ -165,6 +165,15 @@ pub enum Target {
     },
 }
 
+/// How a sender is told that nobody is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// By a reset; of TCP alone.
+    Reset,
+    /// By ICMP: the port is not reachable.
+    PortUnreachable,
+}
+
 /// What a rule matches or does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expression {
@@ -218,6 +227,8 @@ pub enum Expression {
     Mark(u32),
     /// `notrack`: to connection tracking, and so to translation, it does not exist.
     Untracked,
+    /// `reject with tcp reset`, `reject with icmpx port-unreachable`: dropped, and who sent it is told.
+    Reject(Refusal),
     /// Count packets and bytes.
     Counter,
     /// The end of the rule.

@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use super::{
-    AddressMatch, Expression, Family, Field, Interface, NFPROTO_IPV4, NFPROTO_IPV6, Protocol, Side, Target, Way,
+    AddressMatch, Expression, Family, Field, Interface, NFPROTO_IPV4, NFPROTO_IPV6, Protocol, Refusal, Side, Target,
+    Way,
 };
 use crate::{Error, attribute::Writer};
 
@@ -37,6 +38,11 @@ const STATUS_LED: u32 = 0x20;
 const FIB_DESTINATION: u32 = 2;
 const FIB_KIND: u32 = 3;
 const KIND_LOCAL: u32 = 2;
+
+/// NFT_REJECT_TCP_RST, NFT_REJECT_ICMPX_UNREACH and NFT_REJECT_ICMPX_PORT_UNREACH.
+const REJECT_RESET: u32 = 1;
+const REJECT_ICMPX: u32 = 2;
+const ICMPX_PORT_UNREACHABLE: u8 = 1;
 
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
@@ -243,6 +249,7 @@ impl<'a> RuleWriter<'a> {
                 });
             }
             Expression::Untracked => self.push("notrack", |_| ()),
+            Expression::Reject(refusal) => self.reject(*refusal),
             Expression::Counter => self.push("counter", |data| {
                 data.bytes(1, &[0; 8]).bytes(2, &[0; 8]);
             }),
@@ -335,6 +342,20 @@ impl<'a> RuleWriter<'a> {
             }
         });
         Ok(())
+    }
+
+    fn reject(&mut self, refusal: Refusal) {
+        if refusal == Refusal::Reset {
+            self.need_transport(Protocol::Tcp);
+        }
+        self.push("reject", |data| match refusal {
+            Refusal::Reset => {
+                data.be32(1, REJECT_RESET);
+            }
+            Refusal::PortUnreachable => {
+                data.be32(1, REJECT_ICMPX).bytes(2, &[ICMPX_PORT_UNREACHABLE]);
+            }
+        });
     }
 
     fn clamp(&mut self) {

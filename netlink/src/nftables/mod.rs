@@ -28,7 +28,9 @@ mod tests;
 
 pub use apply::{Difference, TableOutcome};
 pub use elements::ElementOutcome;
-pub use expression::{AddressMatch, Expression, Field, Interface, Protocol, Side, States, Target, Verdict, Way};
+pub use expression::{
+    AddressMatch, Expression, Field, Interface, Protocol, Refusal, Side, States, Target, Verdict, Way,
+};
 pub use foreign::{ForeignChain, ForeignOutcome};
 pub use inspect::{ChainState, RuleState, TableState};
 pub use model::{Chain, ChainKind, DataType, Element, ElementData, Hook, Place, Rule, Set, SetData, Table, Value};

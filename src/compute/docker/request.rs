@@ -31,11 +31,12 @@ pub(super) fn body(assignment: &Assignment, container: &Container, slices: bool)
         (LABEL_TOKEN.to_owned(), format!("{}:{}", token.generation, token.revision)),
         (LABEL_GENERATION.to_owned(), assignment.generation.to_string()),
     ]);
+    let variables = assignment.environment(container);
     let memory = i64::try_from(container.memory_mb).unwrap_or(i64::MAX).saturating_mul(1 << 20);
     ContainerCreateBody {
         image: Some(container.image.clone()),
         cmd: (!container.command.is_empty()).then(|| container.command.clone()),
-        env: Some(container.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: Some(variables.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
         working_dir: container.directory.clone(),
         hostname: container.hostname.clone(),
         user: container.user.clone(),

@@ -4,7 +4,7 @@ use super::columns::{COMMON, OWNER};
 use super::instance::{self, ADDED, SHARED, STATE};
 use crate::resource::declaration::{Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
-use crate::resource::{constraint, instance as names, port};
+use crate::resource::{constraint, instance as names, link, port};
 use serde_json::{Map, Value};
 
 /// As many as are made in one request.
@@ -23,7 +23,7 @@ const OWN: &[Field] = &[
     Field::string("hostname").create().min_length(1).filtered(),
     Field::reference("imageId", "image").create().filtered(),
     Field::string("imageUuid").create(),
-    Field::map("instanceLinks", &Form::Reference("instance")).create().write_only(),
+    Field::map(link::INSTANCE_LINKS, &Form::Reference("instance")).create().write_only(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::boolean("privileged").create().not_null().default(Literal::Boolean(false)),
     Field::boolean(names::PUBLISH_ALL).create().not_null().default(Literal::Boolean(false)),
@@ -64,6 +64,7 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
     }
     constraint::check(input)?;
     port::asked(input)?;
+    link::asked(input)?;
     match input.get("count").and_then(Value::as_u64) {
         Some(count) if count > MOST_AT_ONCE => Err(Invalid::new(
             InvalidCode::MaxLimitExceeded,

@@ -105,6 +105,12 @@ pub const LINKS: &[Link] = &[
     Link { name: "instanceLinks", target: "instanceLink", path: LinkPath::Many("instanceId"), create_default: None },
     Link { name: "nics", target: "nic", path: LinkPath::Many("instanceId"), create_default: None },
     Link { name: "ports", target: "port", path: LinkPath::Many("instanceId"), create_default: None },
+    Link {
+        name: "targetInstanceLinks",
+        target: "instanceLink",
+        path: LinkPath::Many("targetInstanceId"),
+        create_default: None,
+    },
     Link { name: "volumes", target: "volume", path: LinkPath::Many("instanceId"), create_default: None },
 ];
 

@@ -29,7 +29,7 @@ mod instance;
 mod instance_console;
 mod instance_console_input;
 mod instance_host_map;
-mod instance_link;
+pub mod instance_link;
 mod instance_stop;
 mod ip_address;
 mod ip_address_associate_input;

@@ -198,10 +198,14 @@ pub fn provider(_: &str, network: &Resource) -> Vec<Resource> {
     Some(row).filter(|_| is_ours(network)).into_iter().collect()
 }
 
-/// Those that the agents do. Names, links, DHCP and metadata are not among them yet; encryption is each host's own
-/// setting.
+/// Those that the agents do. Names, DHCP and metadata are not among them yet; encryption is each host's own setting.
 pub fn services(_: &str, network: &Resource) -> Vec<Resource> {
-    let kinds = [("gatewayService", "gateway"), ("hostNatGatewayService", "host-nat-gateway"), ("portService", "port")];
+    let kinds = [
+        ("gatewayService", "gateway"),
+        ("hostNatGatewayService", "host-nat-gateway"),
+        ("portService", "port"),
+        ("linkService", "link"),
+    ];
     let one = |(at, (kind, name)): (u64, (&str, &str))| {
         let mut row = of_network(network, kind, network.id * 16 + at, name);
         row.uuid = format!("docker0-{name}-service");

@@ -1,0 +1,159 @@
+//! What is sent to an address of this host and led on: published ports and links, as sets of our table.
+//!
+//! ```text
+//!  [`super::ports`] ──► Opened ─┐
+//!                               ├─► Led ──► five sets of our table, element by element
+//!  [`super::links`] ──► Linked ─┘    │
+//!                  connection tracking ── stale (pure) ──► what leads elsewhere now is forgotten
+//! ```
+//! A connection is led where the rules led its first packet, so after a change those that lead elsewhere now are forgotten.
+//! [`super::hairpin`] has the ways that are not straight.
+
+use super::NetworkConfig;
+use super::apply::Applied;
+use super::firewall;
+use super::kernel::{Error, Kernel};
+use super::links::{From, Linked};
+use super::ports::{Opened, transport};
+use crate::resource::port::Protocol;
+use stampede_netlink::conntrack::Flow;
+use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Transport, Set, SetData, Value};
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::Ordering;
+
+/// Protocol and public port → address and private port.
+pub const PORTS: &str = "ports";
+/// Who asks, protocol and port at the gateway's address → the target's address and private port.
+pub const LINKS: &str = "links";
+/// The same of links that lead nowhere now.
+pub const REFUSED: &str = "refused";
+/// The addresses of this host that something leads to.
+pub const HERE: &str = "here";
+/// Those that may ask for something of their own, each as source and destination of a packet.
+pub const ITSELF: &str = "itself";
+
+/// All that is led.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Led {
+    pub opened: Opened,
+    pub linked: Linked,
+    /// Where instances find their links.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+fn addresses<'a>(all: impl Iterator<Item = &'a Ipv4Addr>, twice: bool) -> Vec<Element> {
+    let all: BTreeSet<Ipv4Addr> = all.copied().collect();
+    let element = |address: Ipv4Addr| {
+        let key = std::iter::repeat_n(Value::Ipv4(address), if twice { 2 } else { 1 }).collect();
+        Element { key, data: None }
+    };
+    all.into_iter().map(element).collect()
+}
+
+fn place(to: &SocketAddrV4) -> Option<ElementData> {
+    Some(ElementData::Values(vec![Value::Ipv4(*to.ip()), Value::Port(to.port())]))
+}
+
+impl Led {
+    /// As sets of our table.
+    pub fn sets(&self) -> Vec<Set> {
+        let set = |name: &str, comment: &str, key: &[DataType], data: Option<SetData>, elements| Set {
+            name: name.to_owned(),
+            comment: Some(comment.to_owned()),
+            key: key.to_vec(),
+            data,
+            elements,
+        };
+        let port = |((protocol, public), to): (&(Protocol, u16), &SocketAddrV4)| Element {
+            key: vec![Value::Protocol(transport(*protocol)), Value::Port(*public)],
+            data: place(to),
+        };
+        let from = |(source, protocol, public): &From, to: Option<&SocketAddrV4>| Element {
+            key: vec![Value::Ipv4(*source), Value::Protocol(transport(*protocol)), Value::Port(*public)],
+            data: to.and_then(place),
+        };
+        let ways = || self.linked.ways.iter();
+        let led = ways().filter_map(|(key, to)| to.as_ref().map(|to| from(key, Some(to)))).collect();
+        let refused = ways().filter(|(_, to)| to.is_none()).map(|(key, _)| from(key, None)).collect();
+        let published = || self.opened.ports.values().map(SocketAddrV4::ip);
+        let to = || Some(SetData::Values(vec![DataType::Ipv4, DataType::Port]));
+        let who = [DataType::Ipv4, DataType::Protocol, DataType::Port];
+        // Whom it leads to is known before anything is led there.
+        let here = addresses(published().chain(&self.linked.here), false);
+        let itself = addresses(published().chain(&self.linked.itself), true);
+        let ports = self.opened.ports.iter().map(port).collect();
+        vec![
+            set(HERE, "whom of this host they lead to", &[DataType::Ipv4], None, here),
+            set(ITSELF, "who asks for a port of its own", &[DataType::Ipv4, DataType::Ipv4], None, itself),
+            set(PORTS, "published ports", &[DataType::Protocol, DataType::Port], to(), ports),
+            set(LINKS, "links", &who, to(), led),
+            set(REFUSED, "links to nobody", &who, None, refused),
+        ]
+    }
+
+    /// Where this leads now; the outer `None` where it is not ours to lead, the inner where that is nowhere.
+    fn wanted(&self, flow: &Flow) -> Option<Option<SocketAddrV4>> {
+        let protocol = if flow.protocol == Transport::Tcp { Protocol::Tcp } else { Protocol::Udp };
+        let (source, asked) = (flow.original.source, flow.original.destination);
+        let link = self.linked.ways.get(&(*source.ip(), protocol, asked.port()));
+        match link.filter(|_| Some(*asked.ip()) == self.gateway) {
+            Some(to) => Some(*to),
+            None => self.opened.ports.get(&(protocol, asked.port())).copied().map(Some),
+        }
+    }
+
+    /// Connections that are led elsewhere than they would be now; `own` are this host's addresses, `managed` tells which are
+    /// those of instances.
+    ///
+    /// A conversation by UDP that began before its port was open would go past it for ever; one by TCP has an end of its own.
+    fn stale(&self, flows: Vec<Flow>, own: &BTreeSet<Ipv4Addr>, managed: impl Fn(Ipv4Addr) -> bool) -> Vec<Flow> {
+        let is_stale = |flow: &Flow| {
+            let (asked, led) = (flow.original.destination, flow.reply.source);
+            let wanted = self.wanted(flow);
+            let to_us = asked.ip().is_loopback() || own.contains(asked.ip());
+            let past = asked == led && flow.protocol == Transport::Udp && wanted.flatten().is_some();
+            let elsewhere = asked != led && managed(*led.ip()) && wanted != Some(Some(led));
+            // Whoever asks itself and keeps its source gets no answer.
+            let asker = flow.original.source;
+            let alone = asked != led && asker.ip() == led.ip() && flow.reply.destination == asker;
+            to_us && (past || elsewhere || alone)
+        };
+        flows.into_iter().filter(is_stale).collect()
+    }
+}
+
+/// Leads what is to be led, and nothing else.
+pub(super) async fn apply(kernel: &Kernel, config: &NetworkConfig, applied: &mut Applied) {
+    let mut opened = config.published.plan();
+    applied.warnings.append(&mut opened.problems);
+    let led = Led { opened, linked: config.links.plan(&config.host), gateway: Some(config.subnet.gateway) };
+    let unseen = config.published.unseen();
+    let changed = firewall::ensure_table(kernel, &config.subnet, &led).await;
+    unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);
+    applied.note(changed);
+    if unseen.load(Ordering::Relaxed) {
+        match forget_stale(kernel, config, &led).await {
+            Ok(()) => unseen.store(false, Ordering::Relaxed),
+            Err(error) => applied.note(Err(error)),
+        }
+    }
+}
+
+async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led) -> Result<(), Error> {
+    let Some(managed) = config.subnet.as_prefix() else { return Ok(()) };
+    let own = kernel.netlink.addresses().await?.into_iter().filter_map(|found| match found.spec.address {
+        std::net::IpAddr::V4(address) => Some(address),
+        std::net::IpAddr::V6(_) => None,
+    });
+    let own: BTreeSet<Ipv4Addr> = own.collect();
+    let stale = led.stale(kernel.netlink.flows().await?, &own, |address| managed.contains(address.into()));
+    let forgotten = kernel.netlink.forget_flows(&stale).await?;
+    if forgotten > 0 {
+        tracing::info!(connections = forgotten, "led elsewhere than published ports and links lead now: forgotten");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
