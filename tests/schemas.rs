@@ -65,7 +65,6 @@ const READ_ONLY: &[&str] = &[
     "hostNatGatewayService",
     "imageStoragePoolMap",
     "instanceHostMap",
-    "instanceLink",
     "ipAddress",
     "ipAddressNicMap",
     "ipAssociation",

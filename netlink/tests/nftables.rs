@@ -8,8 +8,8 @@ use stampede_netlink::{
     link::{PortFlags, VethSpec},
     nftables::{
         AddressMatch, Chain, ChainKind, DataType, Difference, Element, ElementData, ElementOutcome, Expression, Family,
-        Field, ForeignChain, ForeignOutcome, Hook, Interface, Place, Protocol, Rule, Set, SetData, Side, States, Table,
-        Target, Value, Verdict, Way,
+        Field, ForeignChain, ForeignOutcome, Hook, Interface, Place, Protocol, Refusal, Rule, Set, SetData, Side,
+        States, Table, Target, Value, Verdict, Way,
     },
 };
 use support::{Namespace, PATIENCE, answer, ask, exchange, ip};
@@ -104,6 +104,8 @@ fn table(elements: Vec<Element>) -> Table {
             Expression::Counter,
         ]),
         Rule::new([Expression::source(prefix("fd00:42::/33")), Expression::Verdict(Verdict::Drop)]),
+        Rule::new([Expression::source(prefix("10.42.9.9")), Expression::Reject(Refusal::Reset)]),
+        Rule::new([Expression::source(prefix("10.42.9.9")), Expression::Reject(Refusal::PortUnreachable)]),
         Rule::new([
             Expression::source(prefix("10.40.0.0/13")),
             Expression::Protocol(Protocol::Icmp),
@@ -177,6 +179,8 @@ async fn a_table_is_put_once_and_nft_reads_it() {
         "ip saddr vmap @links",
         "iifname @taps meta nfproto ipv6 drop comment \"the overlay is IPv4\"",
         "ip6 saddr fd00:42::/33 drop",
+        "ip saddr 10.42.9.9 meta l4proto tcp reject with tcp reset",
+        "ip saddr 10.42.9.9 reject",
         "ip saddr 10.40.0.0/13 meta l4proto icmp counter packets 0 bytes 0",
         "ip saddr 10.42.0.0/16 oifname != \"stampede0\" counter packets 0 bytes 0 masquerade comment \"containers go out",
         "ip saddr 10.42.3.3 snat ip to 198.18.0.7",

@@ -17,7 +17,7 @@ use crate::store::{Store, key};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,13 +46,37 @@ impl Tenant {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     tenants: BTreeMap<String, Tenant>,
-    /// Of targets that run, by their ids.
-    endpoints: BTreeMap<String, Endpoint>,
+    /// Of those targets of which it is known where they are, or that they are nowhere; by their ids.
+    endpoints: BTreeMap<String, Option<Endpoint>>,
+}
+
+impl Known {
+    fn endpoint(&self, link: &AssignedLink) -> Option<&Endpoint> {
+        self.endpoints.get(link.target.as_ref()?)?.as_ref()
+    }
+
+    /// It leads to somebody of whom nothing is known yet.
+    fn is_unknown(&self, link: &AssignedLink) -> bool {
+        link.target.as_ref().is_some_and(|target| !self.endpoints.contains_key(target))
+    }
+
+    /// What is worth writing down.
+    fn reached(&self) -> BTreeMap<String, Endpoint> {
+        let reached = self.endpoints.iter().filter_map(|(target, at)| Some((target.clone(), at.clone()?)));
+        reached.collect()
+    }
 }
 
 /// The links of this host's instances. Cheap to clone; clones share them.
 #[derive(Clone, Debug)]
-pub struct Links(Arc<watch::Sender<Known>>);
+pub struct Links(Arc<State>);
+
+#[derive(Debug)]
+struct State {
+    known: watch::Sender<Known>,
+    /// As it was planned last.
+    last: Mutex<Linked>,
+}
 
 /// A link that lacks ports of its target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,14 +91,16 @@ impl Links {
     /// What is known at the beginning: all of the ledger, and where targets were.
     pub fn new(known: &[Assignment], memory: Option<&Path>) -> Self {
         let tenants = known.iter().filter_map(|one| Some((one.id.clone(), Tenant::of(one)?))).collect();
-        let endpoints = memory.and_then(load).unwrap_or_default();
-        Self(Arc::new(watch::Sender::new(Known { tenants, endpoints })))
+        let reached = memory.and_then(load).unwrap_or_default();
+        let endpoints = reached.into_iter().map(|(target, endpoint)| (target, Some(endpoint))).collect();
+        let known = watch::Sender::new(Known { tenants, endpoints });
+        Self(Arc::new(State { known, last: Mutex::default() }))
     }
 
     /// An instance is to be so on this host.
     pub fn put(&self, assignment: &Assignment) {
         match Tenant::of(assignment) {
-            Some(tenant) => drop(self.0.send_if_modified(|known| {
+            Some(tenant) => drop(self.0.known.send_if_modified(|known| {
                 let before = known.tenants.insert(assignment.id.clone(), tenant.clone());
                 before.as_ref() != Some(&tenant)
             })),
@@ -84,26 +110,26 @@ impl Links {
 
     /// Nothing of it is here any more.
     pub fn forget(&self, id: &str) {
-        self.0.send_if_modified(|known| known.tenants.remove(id).is_some());
+        self.0.known.send_if_modified(|known| known.tenants.remove(id).is_some());
     }
 
     /// Tells of every change.
     pub fn changes(&self) -> LinkChanges {
-        LinkChanges(self.0.subscribe())
+        LinkChanges(self.0.known.subscribe())
     }
 
     /// The claim under which an instance has its links here.
     pub fn token(&self, instance: &str) -> Option<Token> {
-        self.0.borrow().tenants.get(instance).map(|tenant| tenant.token)
+        self.0.known.borrow().tenants.get(instance).map(|tenant| tenant.token)
     }
 
     /// What links lack of the ports that their targets have.
     pub fn lacking(&self) -> BTreeSet<Lacking> {
-        let known = self.0.borrow();
+        let known = self.0.known.borrow();
         let mut lacking = BTreeSet::new();
         for (id, tenant) in &known.tenants {
             for link in &tenant.links {
-                let endpoint = link.target.as_ref().and_then(|target| known.endpoints.get(target));
+                let endpoint = known.endpoint(link);
                 let has =
                     |port: &(u16, Protocol)| link.ports.iter().any(|known| (known.private, known.protocol) == *port);
                 let ports: Vec<_> = endpoint.into_iter().flat_map(Endpoint::ports).filter(|port| !has(port)).collect();
@@ -116,23 +142,23 @@ impl Links {
     }
 
     fn targets(&self) -> BTreeSet<String> {
-        let known = self.0.borrow();
+        let known = self.0.known.borrow();
         known.tenants.values().flat_map(|tenant| &tenant.links).filter_map(|link| link.target.clone()).collect()
     }
 
     /// A target is reached so, or not at all.
     fn found(&self, target: &str, endpoint: Option<Endpoint>) {
-        self.0.send_if_modified(|known| match endpoint {
-            Some(endpoint) => known.endpoints.insert(target.to_owned(), endpoint.clone()).as_ref() != Some(&endpoint),
-            None => known.endpoints.remove(target).is_some(),
+        self.0.known.send_if_modified(|known| {
+            let before = known.endpoints.insert(target.to_owned(), endpoint.clone());
+            before.as_ref() != Some(&endpoint)
         });
     }
 
     /// Follows those that links lead to, for ever; `memory` is where that is written down.
     pub(super) async fn follow(self, store: Arc<dyn Store>, environment: Environment, memory: Option<PathBuf>) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.0.known.subscribe();
         let mut followed: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
-        let mut written = self.0.borrow().endpoints.clone();
+        let mut written = self.0.known.borrow().reached();
         loop {
             let targets = self.targets();
             followed.retain(|target, _| targets.contains(target));
@@ -141,19 +167,19 @@ impl Links {
                 followed.insert(target.clone(), AbortOnDropHandle::new(tokio::spawn(follow)));
             }
             // Whom nobody leads to is not followed, so nothing is known of it.
-            self.0.send_if_modified(|known| {
+            self.0.known.send_if_modified(|known| {
                 let before = known.endpoints.len();
                 known.endpoints.retain(|target, _| targets.contains(target));
                 known.endpoints.len() != before
             });
-            let endpoints = changes.borrow_and_update().endpoints.clone();
-            if endpoints != written {
+            let reached = changes.borrow_and_update().reached();
+            if reached != written {
                 if let Some(memory) = &memory
-                    && let Err(error) = save(memory, &endpoints)
+                    && let Err(error) = save(memory, &reached)
                 {
                     tracing::warn!(path = %memory.display(), %error, "where links lead cannot be kept for the next start");
                 }
-                written = endpoints;
+                written = reached;
             }
             // Ours is one of its ends: it never fails.
             let _ = changes.changed().await;
@@ -161,7 +187,10 @@ impl Links {
     }
 
     pub(super) fn plan(&self, host: &str) -> Linked {
-        plan(&self.0.borrow(), host)
+        let mut last = self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let linked = plan(&self.0.known.borrow(), host, &last);
+        last.clone_from(&linked);
+        linked
     }
 }
 
@@ -203,8 +232,9 @@ pub(super) struct Linked {
     pub itself: BTreeSet<Ipv4Addr>,
 }
 
-/// Of two with one address the later claim has it: the earlier one is of a store that went back.
-fn plan(known: &Known, host: &str) -> Linked {
+/// Of two with one address the later claim has it: the earlier one is of a store that went back. Until it is known where a target
+/// is, its link leads where it did `before`.
+fn plan(known: &Known, host: &str, before: &Linked) -> Linked {
     let mut linked = Linked::default();
     let mut latest: BTreeMap<Ipv4Addr, &Tenant> = BTreeMap::new();
     for tenant in known.tenants.values() {
@@ -216,10 +246,17 @@ fn plan(known: &Known, host: &str) -> Linked {
     }
     for (address, tenant) in latest {
         for link in &tenant.links {
-            let endpoint = link.target.as_ref().and_then(|target| known.endpoints.get(target));
+            let endpoint = known.endpoint(link);
             for port in &link.ports {
-                let to = endpoint.map(|endpoint| SocketAddrV4::new(endpoint.address, port.private));
-                linked.ways.insert((address, port.protocol, port.public), to);
+                let from = (address, port.protocol, port.public);
+                let to = match endpoint {
+                    Some(endpoint) => Some(SocketAddrV4::new(endpoint.address, port.private)),
+                    None if known.is_unknown(link) => before.ways.get(&from).copied().flatten(),
+                    None => None,
+                };
+                let there = to.filter(|to| endpoint.is_none() && before.here.contains(to.ip()));
+                linked.here.extend(there.map(|to| *to.ip()));
+                linked.ways.insert(from, to);
             }
             if let Some(endpoint) = endpoint {
                 linked.here.extend((endpoint.host == host).then_some(endpoint.address));

@@ -318,7 +318,7 @@ pub fn wait_for_targets(instance: &mut Resource, until: Timestamp, message: Stri
 /// Whether it waits for whom it is linked to.
 pub fn waits_for_targets(instance: &Resource) -> bool {
     let begins = matches!(instance.state, State::Creating | State::Starting) && !placed(instance);
-    begins && instance.fields.contains_key(WAITS_FOR_TARGETS) && !hold::is_held(instance)
+    begins && instance.fields.contains_key(WAITS_FOR_TARGETS)
 }
 
 /// It has come to rest: stopped, and on to what was to follow.

@@ -266,7 +266,9 @@ impl Orchestrator {
             };
             match lifecycle::drive(&current, self.now()) {
                 lifecycle::Next::Nothing => return self.forget_todo(base, id, unchanged(&entry)).await,
-                lifecycle::Next::Wait(_) if !lifecycle::waits_for_targets(&current) => return Ok(()),
+                lifecycle::Next::Wait(_) if hold::is_held(&current) || !lifecycle::waits_for_targets(&current) => {
+                    return Ok(());
+                }
                 next @ (lifecycle::Next::Wait(_) | lifecycle::Next::Place) => {
                     let mut linked = current.clone();
                     let unknown = self.learn_ports(&mut linked).await?;

@@ -265,3 +265,128 @@ impl Endpoint {
         self.ports.iter().filter_map(|text| port::Port::parse(text).ok()).map(|port| (port.private, port.protocol))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn instance(fields: Value) -> Resource {
+        let mut row = json!({"id": 7, "kind": "container", "uuid": "u", "created": 1, "state": "running"});
+        row.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        serde_json::from_value(row).unwrap()
+    }
+
+    fn code(links: Value) -> Option<InvalidCode> {
+        asked(json!({ "instanceLinks": links }).as_object().unwrap()).err().map(|invalid| invalid.code)
+    }
+
+    #[test]
+    fn names_are_such_that_variables_can_be_named_by_them() {
+        assert_eq!(code(json!({"web": 5, "my-db": null, "1.x": null})), None);
+        for name in ["", "-web", ".web", "a b", "a/b", "ü", "a=b", "a\n"] {
+            assert_eq!(code(json!({ name: null })), Some(InvalidCode::InvalidCharacters), "{name:?}");
+        }
+        assert_eq!(code(json!({ "x".repeat(63): null })), None);
+        assert_eq!(code(json!({ "x".repeat(64): null })), Some(InvalidCode::MaxLengthExceeded));
+        assert_eq!(code(json!({"a-b": null, "A_b": null})), Some(InvalidCode::NotUnique));
+        let many: Map<String, Value> = (0..65).map(|number| (format!("l{number}"), Value::Null)).collect();
+        assert_eq!(code(json!(many)), Some(InvalidCode::MaxLimitExceeded));
+    }
+
+    #[test]
+    fn variables_are_as_the_contract_has_them() {
+        let ports = [(Protocol::Udp, 20_053, 53), (Protocol::Tcp, 20_080, 80)];
+        let variables = environment("my-db.1", Ipv4Addr::new(10, 42, 0, 1), ports.into_iter());
+        let expected = [
+            ("MY_DB_1_NAME", "/cattle/my-db.1"),
+            ("MY_DB_1_PORT", "udp://10.42.0.1:20053"),
+            ("MY_DB_1_PORT_53_UDP", "udp://10.42.0.1:20053"),
+            ("MY_DB_1_PORT_53_UDP_ADDR", "10.42.0.1"),
+            ("MY_DB_1_PORT_53_UDP_PORT", "20053"),
+            ("MY_DB_1_PORT_53_UDP_PROTO", "udp"),
+            ("MY_DB_1_PORT_80_TCP", "tcp://10.42.0.1:20080"),
+            ("MY_DB_1_PORT_80_TCP_ADDR", "10.42.0.1"),
+            ("MY_DB_1_PORT_80_TCP_PORT", "20080"),
+            ("MY_DB_1_PORT_80_TCP_PROTO", "tcp"),
+        ];
+        assert_eq!(variables, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let alone = environment("web", Ipv4Addr::LOCALHOST, std::iter::empty());
+        assert_eq!(alone, BTreeMap::from([("WEB_NAME".to_owned(), "/cattle/web".to_owned())]));
+    }
+
+    #[test]
+    fn the_ports_of_a_target_are_what_it_publishes_and_what_its_image_exposes() {
+        let mut target = instance(json!({"publishedPorts": [
+            {"number": 0, "private": 80, "protocol": "tcp"}, {"number": 1, "private": 53, "protocol": "udp"}]}));
+        assert!(!knows_image_ports(&target));
+        set_image_ports(&mut target, &BTreeSet::new());
+        assert!(knows_image_ports(&target), "that there are none is known too");
+        set_image_ports(&mut target, &BTreeSet::from([(80, Protocol::Tcp), (443, Protocol::Tcp)]));
+        let ports = BTreeSet::from([(53, Protocol::Udp), (80, Protocol::Tcp), (443, Protocol::Tcp)]);
+        assert_eq!(ports_of(&target), ports);
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_stays() {
+        let mut row = instance(json!({"links": [{"number": 0, "linkName": "web", "later": 1,
+            "ports": [{"public": 20000, "private": 80, "protocol": "tcp", "later": 2}]}]}));
+        let mut links = of(&row);
+        assert!(learn(&mut links, 0, &BTreeSet::from([(80, Protocol::Tcp), (81, Protocol::Tcp)])));
+        set(&mut row, &links);
+        let stored = row.fields["links"][0].clone();
+        assert_eq!((&stored["later"], &stored["ports"][0]["later"]), (&json!(1), &json!(2)));
+        assert_eq!(of(&instance(json!({}))), [], "an older one has none");
+    }
+
+    #[test]
+    fn only_what_runs_is_reached() {
+        let fields =
+            json!({"primaryIpAddress": "10.42.3.4", "hostName": "h2", "externalId": "c", "imagePorts": ["80/tcp"]});
+        let mut row = instance(fields);
+        let there = Endpoint::of(&row).unwrap();
+        let expected = json!({"address": "10.42.3.4", "host": "h2", "ports": ["80/tcp"]});
+        assert_eq!(serde_json::to_value(&there).unwrap(), expected);
+        assert_eq!(there.ports().collect::<Vec<_>>(), [(80, Protocol::Tcp)]);
+        row.state = super::super::State::Stopping;
+        assert!(Endpoint::of(&row).is_some(), "it runs yet");
+        for state in ["creating", "starting", "stopped", "restarting", "removed", "purged"] {
+            row.state = serde_json::from_value(json!(state)).unwrap();
+            assert_eq!(Endpoint::of(&row), None, "{state}");
+        }
+        assert_eq!(Endpoint::of(&instance(json!({"hostName": "h2", "externalId": "c"}))), None, "Docker's own network");
+    }
+
+    proptest! {
+        #[test]
+        fn each_port_has_one_place_and_keeps_it(
+            wishes in prop::collection::vec((0..4_u16, prop::collection::btree_set((1..200_u16, any::<bool>()), 0..20)), 0..12),
+        ) {
+            let mut links: Vec<Link> = (0..4).map(|number| Link::new(number, format!("l{number}"), None)).collect();
+            for (number, ports) in wishes {
+                let protocol = |udp| if udp { Protocol::Udp } else { Protocol::Tcp };
+                let ports: Ports = ports.into_iter().map(|(private, udp)| (private, protocol(udp))).collect();
+                let before = links.clone();
+                let learnt = learn(&mut links, number, &ports);
+                prop_assert_eq!(learnt, links != before);
+                for (link, before) in links.iter().zip(&before) {
+                    prop_assert!(link.ports.starts_with(&before.ports));
+                    prop_assert!(link.ports.len() <= port::MOST);
+                }
+                let link = &links[usize::from(number)];
+                prop_assert!(link.ports.len() == port::MOST || ports.iter().all(|(private, protocol)| link.has(*private, *protocol)));
+                prop_assert!(!learn(&mut links, number, &ports) , "the same again is no news");
+            }
+            let public: Vec<u16> = links.iter().flat_map(|link| &link.ports).map(|port| port.public).collect();
+            prop_assert_eq!(public.iter().collect::<BTreeSet<_>>().len(), public.len());
+            prop_assert!(public.iter().all(|public| RANGE.contains(public)));
+        }
+
+        #[test]
+        fn nothing_breaks_it(name in "\\PC{0,80}") {
+            if code(json!({ &name: null })).is_none() {
+                prop_assert!(variable(&name).chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_'));
+            }
+        }
+    }
+}

@@ -4,6 +4,8 @@ use stampede::orchestration::Orchestrator;
 use stampede::orchestration::lifecycle::Observation;
 use stampede::placement::record::Claim;
 use stampede::resource::assignment::{Desired, Token};
+use stampede::resource::link::Ports;
+use stampede::resource::port::Protocol;
 use stampede::resource::{Resource, instance};
 use stampede::store::{Store, decode, key};
 use std::collections::HashMap;
@@ -22,6 +24,13 @@ impl Containers {
     pub fn starts(&self, id: u64) -> u64 {
         self.0.lock().unwrap().get(&id).map_or(0, |(starts, _)| *starts)
     }
+}
+
+/// What its image exposes: `docker:exposes-80` that port of TCP.
+fn exposed(row: &Resource) -> Option<Ports> {
+    let image = row.get::<String>(instance::IMAGE_UUID)?;
+    let port = image.strip_prefix("docker:exposes-").and_then(|port| port.parse().ok());
+    Some(port.map(|port| (port, Protocol::Tcp)).into_iter().collect())
 }
 
 pub async fn run(store: Arc<dyn Store>, orchestrator: Orchestrator, containers: Arc<Containers>) {
@@ -52,8 +61,9 @@ pub async fn run(store: Arc<dyn Store>, orchestrator: Orchestrator, containers: 
                 }
             };
             let token = Token { generation: 1, revision: claim.create_revision.0 };
+            let exposed = exposed(&row).filter(|_| matches!(seen, Observation::Running { .. }));
             // A claim that went meanwhile is seen in the next round.
-            let _ = orchestrator.observed("h1", token, &entry, &seen).await;
+            let _ = orchestrator.observed_exposing("h1", token, &entry, &seen, exposed.as_ref()).await;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -13,6 +13,7 @@ mod faults;
 mod flow;
 mod host;
 mod library;
+mod links;
 mod older;
 mod processes;
 mod quota;

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use stampede::api::{Context, Settings, create_api_key, serve};
 use stampede::membership::record::{Alive, Capability, Capacity, Host};
 use stampede::membership::{ClusterSettings, Hosts, ensure_cluster};
+use stampede::network::{Allocator, SubnetSpec};
 use stampede::orchestration::todo::Shards;
 use stampede::orchestration::{Orchestrator, seed};
-use stampede::placement::Placer;
+use stampede::placement::{AddressSource, Placer};
 use stampede::store::{Operation, Store, Transaction, encode, key};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,10 @@ pub struct World {
 async fn agent(store: &Arc<dyn Store>, tasks: &mut JoinSet<()>) -> (Orchestrator, Client, Hosts) {
     let environment = crate::environment();
     let hosts = Hosts::start(store.clone(), &environment);
-    let placer = Placer::new(store.clone(), &environment, 1, hosts.clone(), None);
+    let mtu = Arc::new(AtomicU32::new(1380));
+    let addresses: Arc<dyn AddressSource> =
+        Arc::new(Allocator::new(store.clone(), &environment, SubnetSpec::default(), mtu));
+    let placer = Placer::new(store.clone(), &environment, 1, hosts.clone(), Some(addresses));
     let orchestrator = Orchestrator::new(store.clone(), environment.clone(), placer);
     let service = Arc::new(orchestrator.clone());
     let context = Context::new(&environment, store.clone(), service, Settings::default());

@@ -9,6 +9,7 @@ use stampede::membership::record::Host;
 use stampede::orchestration::lifecycle;
 use stampede::placement::record::{Allocation, Promise, Share};
 use stampede::resource::assignment::Desired;
+use stampede::resource::link::Endpoint;
 use stampede::resource::{Resource, State, Transitioning, identifier, instance};
 use stampede::store::simulated::Committed;
 use stampede::store::{Change, Entry, decode, key};
@@ -22,7 +23,9 @@ pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>, budget: impl 
     for change in committed.changes {
         let Change::Put(entry) = change else { continue };
         if entry.key.starts_with(&key::resources(instance::BASE)) {
-            on_the_way(chronicle, committed.entries, &decode(entry).unwrap(), &budget);
+            let row = decode(entry).unwrap();
+            on_the_way(chronicle, committed.entries, &row, &budget);
+            reached(chronicle, committed.entries, &row);
         }
         if entry.create_revision == entry.mod_revision
             && let Some((host, id)) = claimed(&entry.key)
@@ -98,6 +101,17 @@ fn anew(chronicle: &Chronicle, entries: &Entries, id: u64) {
     // Its old host may be down for now.
     if chronicle.has_run(&row.uuid) {
         chronicle.touch(&identifier::instance(id));
+    }
+}
+
+/// What runs has an endpoint that says where, and nothing else has one.
+fn reached(chronicle: &Chronicle, entries: &Entries, row: &Resource) {
+    let instance = identifier::instance(row.id);
+    let known = entries.get(&key::endpoint(&instance)).map(|entry| decode::<Endpoint>(entry).unwrap());
+    let expected = Endpoint::of(row);
+    if known != expected {
+        chronicle
+            .violation(format_args!("{instance} is {}, with the endpoint {known:?} and not {expected:?}", row.state));
     }
 }
 

@@ -51,9 +51,34 @@ fn a_link_leads_where_its_target_is_and_nowhere_without_one() {
 }
 
 #[test]
+fn until_it_is_known_where_its_new_target_is_a_link_leads_to_the_old_one() {
+    let aimed = |target| assignment("1i1", 5, 9, &[("db", target)]);
+    let links = Links::new(&[aimed(Some("1i2"))], None);
+    links.found("1i2", Some(endpoint("h1", 20, &[])));
+    assert_eq!(leads(&links, 9, 20_000), Some(Some("10.42.7.20:80".to_owned())));
+    links.put(&aimed(Some("1i3")));
+    for _ in 0..2 {
+        assert_eq!(leads(&links, 9, 20_000), Some(Some("10.42.7.20:80".to_owned())));
+        assert_eq!(links.plan("h1").here, BTreeSet::from([Ipv4Addr::new(10, 42, 7, 20)]), "and by the same way");
+    }
+    links.found("1i3", Some(endpoint("h2", 30, &[])));
+    assert_eq!(leads(&links, 9, 20_000), Some(Some("10.42.7.30:80".to_owned())));
+    assert!(links.plan("h1").here.is_empty());
+    links.put(&aimed(Some("1i4")));
+    links.found("1i4", None);
+    assert_eq!(leads(&links, 9, 20_000), Some(None), "it is known to be nowhere");
+    links.found("1i3", Some(endpoint("h2", 30, &[])));
+    links.put(&aimed(Some("1i3")));
+    assert_eq!(leads(&links, 9, 20_000), Some(Some("10.42.7.30:80".to_owned())));
+    links.put(&aimed(None));
+    assert_eq!(leads(&links, 9, 20_000), Some(None), "to nobody at once");
+}
+
+#[test]
 fn the_same_again_is_no_news() {
     let links = Links::new(&[assignment("1i1", 5, 9, &[("db", Some("1i2"))])], None);
     links.found("1i2", Some(endpoint("h1", 20, &[])));
+    links.found("1i3", None);
     let changes = links.changes();
     links.put(&assignment("1i1", 5, 9, &[("db", Some("1i2"))]));
     links.found("1i2", Some(endpoint("h1", 20, &[])));

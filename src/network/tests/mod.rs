@@ -6,6 +6,7 @@ mod encrypted;
 mod etcd;
 mod eyes;
 mod hosts;
+mod links;
 mod ports;
 mod support;
 mod traffic;

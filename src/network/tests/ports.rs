@@ -19,13 +19,13 @@ fn publishing(id: &str, network: &ManagedAddress, ports: &[(u16, u16)]) -> Assig
     }
 }
 
-fn impatient(socket: UdpSocket) -> UdpSocket {
+pub fn impatient(socket: UdpSocket) -> UdpSocket {
     socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     socket
 }
 
 /// Until it is so: whom `server` sees when `client` asks at `to`.
-async fn sees(server: &UdpSocket, client: &UdpSocket, to: &str, expected: IpAddr) {
+pub async fn sees(server: &UdpSocket, client: &UdpSocket, to: &str, expected: IpAddr) {
     eventually(&format!("{to} is reached from {expected}"), async || {
         exchange(client, server, to).is_ok_and(|from| from.ip() == expected)
     })

@@ -156,3 +156,21 @@ fn what_is_not_possible_is_refused() {
         );
     }
 }
+
+#[test]
+fn what_is_linked_waits_for_its_targets_no_longer_than_it_may() {
+    let mut linked = instance(State::Starting, Desired::Running);
+    [instance::HOST, instance::HOST_NAME].into_iter().for_each(|field| linked.set(field, Value::Null));
+    assert_eq!(drive(&linked, NOW), Next::Place);
+    let until = NOW.after(Duration::from_secs(15));
+    wait_for_targets(&mut linked, until, "waits for 1i5".into());
+    assert_eq!((drive(&linked, NOW), due(&linked, NOW)), (Next::Wait(until), Some(until)));
+    assert!(waits_for_targets(&linked) && !waits_for_room(&linked));
+    assert_eq!(drive(&linked, until), Next::Place);
+    assert!(!waits_for_targets(&chosen(&linked)));
+    // Stopped meanwhile, it waits for nothing; and started again not for what it waited for then.
+    let stopping = asked(&linked, "stop");
+    assert!(!waits_for_targets(&stopping));
+    let Next::Write(stopped) = drive(&stopping, NOW) else { panic!("it has no host that would have to stop it") };
+    assert_eq!(drive(&asked(&stopped, "start"), NOW), Next::Place);
+}
