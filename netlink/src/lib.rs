@@ -33,6 +33,7 @@ pub mod namespace;
 pub mod neighbour;
 pub mod nftables;
 pub mod notify;
+pub mod nudge;
 mod outcome;
 pub mod route;
 pub mod rule;

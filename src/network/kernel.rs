@@ -2,8 +2,11 @@
 //! network namespace, which is the agent's own but for tests.
 
 use stampede_netlink::{
-    Netlink, namespace,
+    Netlink,
+    conntrack::Flow,
+    namespace,
     notify::{Monitor, RulesMonitor},
+    nudge,
     sysctl::{Family, Setting},
     xfrm::{Statistics, Xfrm, XfrmMonitor},
 };
@@ -96,6 +99,11 @@ impl Kernel {
             socket.set_nonblocking(true)?;
             Ok(socket)
         })
+    }
+
+    /// Has both ends of connections that were forgotten look what became of them; what the nudges themselves are tracked as.
+    pub fn nudge(&self, flows: &[Flow]) -> Result<io::Result<Vec<Flow>>, Error> {
+        self.within(|| nudge::nudge(flows))
     }
 
     /// Runs something short and blocking in the namespace.

@@ -148,10 +148,16 @@ async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led) -> Res
     });
     let own: BTreeSet<Ipv4Addr> = own.collect();
     let stale = led.stale(kernel.netlink.flows().await?, &own, |address| managed.contains(address.into()));
-    let forgotten = kernel.netlink.forget_flows(&stale).await?;
-    if forgotten > 0 {
-        tracing::info!(connections = forgotten, "led elsewhere than published ports and links lead now: forgotten");
+    if stale.is_empty() {
+        return Ok(());
     }
+    let forgotten = kernel.netlink.forget_flows(&stale).await?;
+    // Who waits for an answer would do so for ever.
+    match kernel.nudge(&stale)? {
+        Ok(nudges) => drop(kernel.netlink.forget_flows(&nudges).await?),
+        Err(error) => tracing::warn!(%error, "who waits on a connection that was forgotten is not told"),
+    }
+    tracing::info!(connections = forgotten, "led elsewhere than published ports and links lead now: forgotten");
     Ok(())
 }
 

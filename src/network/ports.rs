@@ -119,6 +119,7 @@ pub(super) fn transport(protocol: Protocol) -> Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::SubnetSpec;
     use crate::resource::assignment::ManagedAddress;
     use proptest::prelude::*;
     use std::collections::BTreeSet;

@@ -207,8 +207,9 @@ pub fn learn(links: &mut [Link], number: u16, ports: &Ports) -> bool {
 fn free(link_name: &str, private: u16, protocol: Protocol, taken: &BTreeSet<u16>) -> Option<u16> {
     let bytes = link_name.bytes().chain(private.to_be_bytes()).chain([protocol as u8]);
     let hash = bytes.fold(0x811c_9dc5_u32, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let start = usize::try_from(hash).unwrap_or(0) % RANGE.len();
-    RANGE.cycle().skip(start).take(RANGE.len()).find(|public| !taken.contains(public))
+    let step = u16::try_from(usize::try_from(hash).unwrap_or(0) % RANGE.len()).unwrap_or(0);
+    let start = RANGE.start() + step;
+    (start..=*RANGE.end()).chain(*RANGE.start()..start).find(|public| !taken.contains(public))
 }
 
 /// What a container is told of one link, by the names of its variables: a contract.

@@ -69,5 +69,6 @@ fn assignment(token: stampede::resource::assignment::Token, exclusive: Option<Ex
         workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
         network: None,
         ports: Vec::new(),
+        links: Vec::new(),
     }
 }

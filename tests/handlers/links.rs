@@ -68,6 +68,9 @@ async fn a_link_is_a_row_that_can_be_led_elsewhere() {
     let (status, aimed) = client.ask("PUT", &path, json!({"targetInstanceId": id})).await;
     assert_eq!((status, &aimed["targetInstanceId"]), (200, &json!(id)), "to itself: {aimed}");
 
+    let (status, body) = client.ask("PUT", &path, json!({"accountId": "1a2"})).await;
+    assert_eq!((status, body["fieldName"].as_str()), (422, Some("accountId")), "it is its instance's: {body}");
+
     assert_eq!(client.ask("POST", "/v1/instancelinks", json!({"linkName": "x"})).await.0, 405);
     assert_eq!(client.ask("DELETE", &path, Value::Null).await.0, 405);
     client.ask("DELETE", &format!("/v1/containers/{web}"), Value::Null).await;
@@ -144,14 +147,20 @@ async fn a_start_that_waits_can_be_stopped_and_removed() {
     let client = &world.client;
     let target = made(&world, json!({"startOnCreate": false})).await;
     let id = made(&world, json!({"instanceLinks": {"web": target}})).await;
-    client.act(&id, "stop").await;
-    client.wait(&id, "stopped").await;
-    assert_eq!(client.ask("DELETE", &format!("/v1/containers/{id}"), Value::Null).await.0, 200);
-    client.wait(&id, "removed").await;
+    let other = made(&world, json!({"instanceLinks": {"web": target}, "startOnCreate": false})).await;
+    client.act(&other, "start").await;
+    client.act(&other, "stop").await;
+    client.wait(&other, "stopped").await;
+    for id in [&id, &other] {
+        assert_eq!(client.ask("DELETE", &format!("/v1/containers/{id}"), Value::Null).await.0, 200);
+        client.wait(id, "removed").await;
+    }
     client.act(&target, "start").await;
     client.wait(&target, "running").await;
-    client.act(&id, "purge").await;
-    client.wait(&id, "purged").await;
+    for id in [&id, &other] {
+        client.act(id, "purge").await;
+        client.wait(id, "purged").await;
+    }
     world.ends();
 }
 

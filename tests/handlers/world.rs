@@ -56,7 +56,7 @@ impl World {
             identity: "i".into(),
             machine_id: "m".into(),
             labels: [("zone".to_owned(), "eu".to_owned())].into(),
-            capabilities: [Capability::Container].into(),
+            capabilities: [Capability::Container, Capability::Network].into(),
             capacity: Capacity { cpu_millis: 8000, memory_mb: 64_000, disk_mb: 10_000 },
             ..Host::default()
         };
