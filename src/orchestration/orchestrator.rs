@@ -66,14 +66,17 @@ pub(super) fn with_todo(
     })
 }
 
-/// `transaction`, with the endpoint that `next` has; it is put whenever the row is written, so that it is there also where an
-/// older version wrote the row before.
+/// `transaction`, with the endpoint that `next` has. Where the row was begun by a version that had no endpoints, it is not known
+/// what its image exposes either; with that it gets one.
 fn with_endpoint(transaction: Transaction, current: &Resource, next: &Resource) -> Result<Transaction, store::Error> {
     let endpoint = key::endpoint(&identifier::instance(next.id));
-    Ok(match (Endpoint::of(current), Endpoint::of(next)) {
-        (_, Some(now)) => transaction.then(Operation::put(&endpoint, encode(&endpoint, &now)?)),
-        (Some(_), None) => transaction.then(Operation::delete(&endpoint)),
-        (None, None) => transaction,
+    let (before, now) = (Endpoint::of(current), Endpoint::of(next));
+    Ok(match now {
+        Some(now) if before.as_ref() != Some(&now) || !link::knows_image_ports(current) => {
+            transaction.then(Operation::put(&endpoint, encode(&endpoint, &now)?))
+        }
+        None if before.is_some() => transaction.then(Operation::delete(&endpoint)),
+        _ => transaction,
     })
 }
 

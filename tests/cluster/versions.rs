@@ -30,8 +30,9 @@ async fn plant(store: &Arc<dyn Store>) -> BTreeSet<String> {
     let mut planted = BTreeSet::new();
     for entry in all(store).await {
         let mut value: Value = store::decode(&entry).unwrap();
-        // What waits is written anew from its row each time: nothing of its own is in it.
-        if entry.key.starts_with(&format!("{}todo/", key::ROOT)) || !value.is_object() {
+        // What waits, and where what runs is reached, is written anew from its row each time: nothing of its own is in it.
+        let follows = ["todo/", "endpoint/"].map(|part| format!("{}{part}", key::ROOT));
+        if follows.iter().any(|part| entry.key.starts_with(part)) || !value.is_object() {
             continue;
         }
         if let Some(promises) = value.get_mut("instances").and_then(Value::as_object_mut) {
