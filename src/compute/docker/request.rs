@@ -60,7 +60,10 @@ pub(super) fn body(assignment: &Assignment, container: &Container, slices: bool)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::assignment::{AssignedLink, ManagedAddress, PublicPort};
+    use crate::resource::port::Protocol;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     fn named(name: &str) -> Container {
         Container { name: Some(name.to_owned()), ..Container::default() }
@@ -73,6 +76,28 @@ mod tests {
         assert_eq!(name("1i54", &named("-._")), "1i54");
         assert_eq!(name("1i54", &named("ü")), "1i54");
         assert_eq!(name("1i54", &Container::default()), "1i54");
+    }
+
+    #[test]
+    fn variables_of_links_do_not_outdo_what_was_asked_for() {
+        let asked = [("WEB_PORT", "mine"), ("A", "b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let container = Container { environment: asked.into(), ..Container::default() };
+        let port = PublicPort { protocol: Protocol::Tcp, public: 20_080, private: 80 };
+        let link = AssignedLink { name: "web".into(), target: None, ports: vec![port] };
+        let mut assignment = Assignment { links: vec![link], ..Assignment::example("1i54") };
+        let told = |assignment: &Assignment| body(assignment, &container, false).env.unwrap();
+        assert_eq!(told(&assignment), ["A=b", "WEB_PORT=mine"], "without an address there is nothing to be found");
+        assignment.network = Some(ManagedAddress {
+            address: Ipv4Addr::new(10, 42, 7, 9),
+            prefix: 16,
+            gateway: Ipv4Addr::new(10, 42, 0, 1),
+            mac: "02:00:01:00:07:09".into(),
+            mtu: 1380,
+        });
+        let told = told(&assignment);
+        for variable in ["A=b", "WEB_PORT=mine", "WEB_NAME=/cattle/web", "WEB_PORT_80_TCP=tcp://10.42.0.1:20080"] {
+            assert!(told.iter().any(|one| one == variable), "{variable}: {told:?}");
+        }
     }
 
     proptest! {
