@@ -7,6 +7,7 @@
 //! ```
 //! Stopping ends the agent alone: its lease, its units and what they hold go on.
 
+use super::esp;
 use super::late::LateService;
 use super::simulated::{self, Simulations};
 use super::trust::{self, LateLease};
@@ -30,10 +31,8 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
-    ipsec::{EspInUdp, capability},
-    kernel::Kernel,
-    mesh,
+    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver, ipsec::capability,
+    kernel::Kernel, mesh,
 };
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
@@ -41,7 +40,6 @@ use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
 use crate::store::ledger::Ledger;
 use crate::systemd::fallback::{Run, Tasks};
-use crate::systemd::keep;
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result, anyhow};
@@ -52,8 +50,6 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// What systemd keeps for the next agent.
-const ESP_SOCKET: &str = "stampede-esp";
 /// How long an agent waits for the store before it says that it is ready without.
 const STORE_GRACE: Duration = Duration::from_secs(5);
 /// How often the main loop turns.
@@ -318,8 +314,8 @@ impl Agent {
     /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
     async fn protection(&self, kernel: &Kernel) -> Result<Protection> {
         if self.config.network.esp_udp_port.is_none() {
-            // An agent before this one may have been told otherwise. Where systemd is not to be reached, it keeps nothing either.
-            let _ = keep::forget(ESP_SOCKET);
+            // An agent before this one may have been told otherwise.
+            esp::forget();
         }
         if self.config.network.encryption == Encryption::None {
             return Ok(Protection::None);
@@ -328,7 +324,7 @@ impl Agent {
         let ipv4 = underlay.map_or(true, |underlay| underlay.address.is_ipv4());
         let capable = capability::check(kernel, &self.environment, ipv4).await;
         capable.map_err(|error| ConfigError::Wrong(error.to_string()))?;
-        let esp = self.config.network.esp_udp_port.map(|port| esp_in_udp(port, ipv4)).transpose()?;
+        let esp = self.config.network.esp_udp_port.map(|port| esp::open(port, ipv4)).transpose()?;
         Ok(Protection::Ipsec(Ipsec {
             keys: self.trust.keys().clone(),
             alive: self.hosts.alive().clone(),
@@ -471,27 +467,6 @@ impl Agent {
         learning.iter().for_each(JoinHandle::abort);
         Ok(())
     }
-}
-
-/// The socket for ESP in UDP: the one that an agent before opened, so that nothing was lost meanwhile, else a new one.
-fn esp_in_udp(port: u16, ipv4: bool) -> Result<EspInUdp, ConfigError> {
-    let kept = keep::kept(ESP_SOCKET).unwrap_or_else(|error| {
-        tracing::warn!(%error, "what systemd kept is no UDP socket");
-        None
-    });
-    if let Some(kept) = kept.and_then(|socket| EspInUdp::inherited(socket, port, ipv4)) {
-        return Ok(kept);
-    }
-    let opened = EspInUdp::open(port, ipv4).map_err(|error| {
-        ConfigError::Wrong(format!(
-            "network.esp_udp_port = {port}: this host cannot take in ESP in UDP there ({error}); is an IKE daemon or another \
-             agent at that port?"
-        ))
-    })?;
-    if let Err(error) = keep::keep(ESP_SOCKET, opened.socket()) {
-        tracing::warn!(%error, "nobody keeps the socket for ESP in UDP: packets are lost while the agent starts again");
-    }
-    Ok(opened)
 }
 
 #[derive(Debug)]

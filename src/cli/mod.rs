@@ -9,6 +9,7 @@ mod assembly;
 mod ca;
 mod client;
 mod join;
+mod esp;
 mod host;
 mod late;
 mod logging;
