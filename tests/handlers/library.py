@@ -67,6 +67,25 @@ for wrong, code, field in (
     else:
         sys.exit(f"{wrong} was taken")
 
+# Links to other containers: found from both sides, led elsewhere while it runs.
+db = client.wait_success(client.create_container(name="db", imageUuid="docker:exposes-80"))
+front = client.wait_success(client.create_container(name="front", imageUuid="docker:busybox", instanceLinks={"db": db.id, "cache": None}))
+assert (db.state, front.state) == ("running", "running"), (db, front)
+link = next(link for link in front.instanceLinks() if link.linkName == "db")
+assert (link.type, link.instanceId, link.targetInstanceId) == ("instanceLink", front.id, db.id), link
+assert [port.privatePort for port in link.ports] == [80] and 20000 <= link.ports[0].publicPort < 40000, link
+assert [one.id for one in db.targetInstanceLinks()] == [link.id] and link.targetInstance().name == "db"
+before = [vars(port) for port in link.ports]
+link = client.update(link, targetInstanceId=None)
+assert link.targetInstanceId is None and [vars(port) for port in client.by_id("instanceLink", link.id).ports] == before, link
+link = client.update(link, targetInstanceId=db.id)
+assert link.targetInstanceId == db.id and [vars(port) for port in link.ports] == before, link
+for one in (front, db):
+    one = client.wait_success(client.reload(one).stop(remove=False))
+    one = client.wait_success(client.delete(one))
+    assert client.wait_success(one.purge()).state == "purged"
+assert list(client.list("instanceLink", instanceId=front.id, state_ne="purged")) == []
+
 # Restart, stop, remove, restore, purge.
 web = client.wait_success(client.reload(web).restart())
 assert web.state == "running"
