@@ -8,6 +8,7 @@
 //! Stopping ends the agent alone: its lease, its units and what they hold go on.
 
 use super::late::LateService;
+use super::names;
 use super::simulated::{self, Simulations};
 use super::trust::{self, LateLease};
 use super::way::Way;
@@ -17,7 +18,7 @@ use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
 use crate::host::config::{Config, ConfigError, Encryption};
-use crate::host::description::{advertised, names, store_addresses};
+use crate::host::description::{self, advertised, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
@@ -29,13 +30,15 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
+    Ipsec, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec,
+    dns::{self, Askers, Dns},
+    driver,
     ipsec::{EspInUdp, capability},
     kernel::Kernel,
     mesh,
 };
 use crate::orchestration::failover::{self, Failover};
-use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
+use crate::orchestration::{Orchestrator, house, names as instance_names, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
 use crate::store::ledger::Ledger;
@@ -95,6 +98,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
     let agent = Agent {
+        askers: names::askers(&ledger).context("who is on this host cannot be read")?,
         config,
         environment,
         units,
@@ -219,6 +223,7 @@ struct Agent {
     store: Arc<dyn Store>,
     docker: Docker,
     ledger: Ledger,
+    askers: Askers,
     supervision: Arc<dyn Supervision>,
     hosts: Hosts,
     service: Arc<LateService>,
@@ -237,6 +242,7 @@ impl Agent {
             // Once in an agent's life.
             let _ = self.mesh_view.set(network.mesh());
         }
+        let _dns = self.names(network.as_ref())?;
         let mut joining = Box::pin(self.join(network.as_ref()));
         let joined = tokio::select! {
             joined = &mut joining => joined,
@@ -298,6 +304,17 @@ impl Agent {
             ..NetworkConfig::new(self.config.host_name())
         };
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
+    }
+
+    /// Names are answered from the beginning on: those that are not ours need no store.
+    fn names(&self, network: Option<&Network>) -> Result<Option<Dns>> {
+        if network.is_none() {
+            // An agent before this one may have been told otherwise.
+            dns::forget();
+            return Ok(None);
+        }
+        let subnet = subnet(&self.config)?;
+        Ok(Some(names::start(subnet, &self.askers, &self.hosts, &self.store, &self.environment)))
     }
 
     /// What the ledger has published. Without it nothing would be: better no agent, and all stays as it is.
@@ -366,7 +383,9 @@ impl Agent {
         self.lease.set(membership.clone());
         let underlay = network.map(Network::status);
         let named = config.clone();
-        let names = Names::new(move || names(&named, underlay.as_ref().and_then(|status| status.borrow().underlay)));
+        let names = Names::new(move || {
+            description::names(&named, underlay.as_ref().and_then(|status| status.borrow().underlay))
+        });
         let keeping = self.trust.clone().keep(
             cluster.id.clone(),
             membership.host().name.clone(),
@@ -430,6 +449,7 @@ impl Agent {
         let own = joined.membership.host().id;
         let leaving = tokio::spawn(shutdown::keep(orchestrator.clone(), self.environment.clone(), own, self.units));
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
+        let naming = tokio::spawn(instance_names::keep(self.store.clone(), self.environment.clone(), host.clone()));
         let alive = self.hosts.alive().clone();
         let housekeeping = tokio::spawn(house::keep(self.store.clone(), self.environment.clone(), host.clone(), alive));
         let killer = Arc::new(Cgroups::default());
@@ -444,6 +464,7 @@ impl Agent {
             driver: Arc::new(self.docker),
             network: network.as_ref().map(Network::addressing),
             published: network.as_ref().map(Network::published),
+            askers: self.askers,
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),
@@ -453,6 +474,7 @@ impl Agent {
         });
         instances.run(stop).await;
         auditing.abort();
+        naming.abort();
         leaving.abort();
         housekeeping.abort();
         Ok(())

@@ -21,6 +21,7 @@ mod stream;
 mod table;
 mod list;
 mod mesh;
+mod names;
 mod terminal;
 mod token;
 mod trust;

@@ -119,9 +119,10 @@ fn ledger(seen: &Seen, wanted: &Wanted) -> Option<Step> {
     (!written).then(|| Step::WriteLedger(Box::new(wanted.assignment.clone())))
 }
 
-/// Whether the ledger says so already, but for ports, which are no matter of what runs.
+/// Whether the ledger says so already, but for ports and whose it is, which are no matter of what runs.
 fn runs_so(seen: &Seen, wanted: &Wanted) -> bool {
-    let known = seen.ledger.clone().map(|known| Assignment { ports: wanted.assignment.ports.clone(), ..known });
+    let Assignment { ports, account, .. } = &wanted.assignment;
+    let known = seen.ledger.clone().map(|known| Assignment { ports: ports.clone(), account: *account, ..known });
     known.as_ref() == Some(&wanted.assignment)
 }
 

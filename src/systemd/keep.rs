@@ -3,7 +3,7 @@
 
 use sd_notify::NotifyState;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 
 /// Where a service of systemd's is heard (sd_notify(3)).
@@ -13,7 +13,7 @@ const HEARD: &str = "NOTIFY_SOCKET";
 ///
 /// # Errors
 /// Where this is no service of systemd's, or systemd is not to be reached.
-pub fn keep(name: &str, socket: &UdpSocket) -> io::Result<()> {
+pub fn keep(name: &str, socket: &impl AsFd) -> io::Result<()> {
     if std::env::var_os(HEARD).is_none() {
         return Err(io::Error::other("this is no service of systemd's"));
     }
@@ -34,7 +34,23 @@ pub fn forget(name: &str) -> io::Result<()> {
 /// # Errors
 /// Where that is no UDP socket.
 pub fn kept(name: &str) -> io::Result<Option<UdpSocket>> {
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let Some(place) = names.split(':').position(|kept| kept == name) else { return Ok(None) };
-    listenfd::ListenFd::from_env().take_udp_socket(place)
+    match place(name) {
+        Some(place) => listenfd::ListenFd::from_env().take_udp_socket(place),
+        None => Ok(None),
+    }
+}
+
+/// The same for what takes connections.
+///
+/// # Errors
+/// Where that is no such TCP socket.
+pub fn kept_listener(name: &str) -> io::Result<Option<TcpListener>> {
+    match place(name) {
+        Some(place) => listenfd::ListenFd::from_env().take_tcp_listener(place),
+        None => Ok(None),
+    }
+}
+
+fn place(name: &str) -> Option<usize> {
+    std::env::var("LISTEN_FDNAMES").unwrap_or_default().split(':').position(|kept| kept == name)
 }

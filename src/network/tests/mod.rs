@@ -7,6 +7,6 @@ mod etcd;
 mod eyes;
 mod hosts;
 mod ports;
-mod support;
+pub(super) mod support;
 mod traffic;
 mod wire;
