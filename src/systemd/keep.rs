@@ -1,10 +1,12 @@
 //! Sockets that outlive the service: systemd keeps them (file descriptor store, systemd.service(5)) and hands them to the next
 //! that starts. Outside systemd nothing is kept.
 
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Where a service of systemd's is heard (sd_notify(3)).
 const HEARD: &str = "NOTIFY_SOCKET";
@@ -34,10 +36,7 @@ pub fn forget(name: &str) -> io::Result<()> {
 /// # Errors
 /// Where that is no UDP socket.
 pub fn kept(name: &str) -> io::Result<Option<UdpSocket>> {
-    match place(name) {
-        Some(place) => listenfd::ListenFd::from_env().take_udp_socket(place),
-        None => Ok(None),
-    }
+    take(name, ListenFd::take_udp_socket)
 }
 
 /// The same for what takes connections.
@@ -45,12 +44,14 @@ pub fn kept(name: &str) -> io::Result<Option<UdpSocket>> {
 /// # Errors
 /// Where that is no such TCP socket.
 pub fn kept_listener(name: &str) -> io::Result<Option<TcpListener>> {
-    match place(name) {
-        Some(place) => listenfd::ListenFd::from_env().take_tcp_listener(place),
-        None => Ok(None),
-    }
+    take(name, ListenFd::take_tcp_listener)
 }
 
-fn place(name: &str) -> Option<usize> {
-    std::env::var("LISTEN_FDNAMES").unwrap_or_default().split(':').position(|kept| kept == name)
+fn take<T>(name: &str, take: impl FnOnce(&mut ListenFd, usize) -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    // It is handed over once: whoever looks first takes it out of the process's environment.
+    static KEPT: OnceLock<Mutex<ListenFd>> = OnceLock::new();
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let Some(place) = names.split(':').position(|kept| kept == name) else { return Ok(None) };
+    let kept = KEPT.get_or_init(|| Mutex::new(ListenFd::from_env()));
+    take(&mut kept.lock().unwrap_or_else(PoisonError::into_inner), place)
 }

@@ -61,6 +61,11 @@ enum Way {
 }
 
 impl Responder {
+    /// Whether anything is said to whoever has this address.
+    pub fn hears(&self, source: IpAddr) -> bool {
+        self.askers.who(source, &self.subnet) != Asker::Outsider
+    }
+
     /// What can be said to a packet at once.
     pub fn hear(&self, packet: &[u8], source: IpAddr, transport: Transport) -> Said {
         let asker = self.askers.who(source, &self.subnet);

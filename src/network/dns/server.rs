@@ -151,8 +151,9 @@ async fn connections(listener: TcpListener, responder: &Arc<Responder>, waiting:
     loop {
         match listener.accept().await {
             Ok((stream, source)) => {
-                // One more than it may have is closed at once.
-                let Some(turn) = open.take(source.ip()) else { continue };
+                // A stranger's, and one more than it may have, is closed at once.
+                let turn = responder.hears(source.ip()).then(|| open.take(source.ip())).flatten();
+                let Some(turn) = turn else { continue };
                 tasks.spawn(converse(stream, source.ip(), responder.clone(), waiting.clone(), turn));
             }
             Err(error) if is_passing(&error) => {}

@@ -303,6 +303,9 @@ async fn strangers_hear_nothing_and_the_host_is_refused() {
     world.put(5, "web", 7, Ipv4Addr::new(127, 42, 8, 1), "h2").await;
     let packet = asking("web.", RecordType::A, None).to_vec().unwrap();
     assert_eq!(world.raw(STRANGER, &packet, Duration::from_millis(300)).await, None);
+    let mut stream = world.connect(STRANGER).await;
+    let closed = tokio::time::timeout(LIMIT, stream.read_u8()).await.unwrap();
+    assert!(closed.is_err(), "closed at once");
     let code = async |from, name: &str| world.ask(from, name, RecordType::A).await.metadata.response_code;
     for name in ["web.", "web.stampede.internal.", "nobody.", "1.8.42.127.in-addr.arpa."] {
         assert_eq!(code(UNKNOWN, name).await, ResponseCode::Refused, "{name}");
