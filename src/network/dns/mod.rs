@@ -14,11 +14,13 @@
 //! | [`names`] | what an account's names lead to: read when asked for, then watched while somebody does |
 //! | [`resolv`], [`upstream`] | everything else |
 //! | [`respond`] | puts these together |
-//! | [`server`], [`limit`], [`kept`] | the sockets, how much may wait, and that they outlive the agent |
+//! | [`server`], [`batch`] | the sockets; many datagrams at once |
+//! | [`limit`], [`kept`] | how much may wait; that the sockets outlive the agent |
 //!
 //! The address is the asker's only proof, and the managed network's rules see to it that nobody sends with another's.
 
 mod askers;
+mod batch;
 mod kept;
 mod limit;
 mod names;

@@ -1,6 +1,7 @@
 //! The sockets: UDP and TCP at the gateway's address alone. What is known is answered where it is heard; what has to wait does so
 //! in a task of its own, within limits.
 
+use super::batch::{self, Inbox};
 use super::limit::{Limit, Turn};
 use super::respond::{Open, Responder, Said};
 use super::wire::Transport;
@@ -20,10 +21,6 @@ const WAITING: (usize, usize) = (1024, 256);
 const CONNECTIONS: (usize, usize) = (256, 16);
 /// Connections that are not taken yet.
 const BACKLOG: i32 = 128;
-/// Longer than any question.
-const DATAGRAM: usize = 4096;
-/// What is read of a datagram is answered before others have their turn, so many times.
-const AT_A_STRETCH: usize = 64;
 /// How long a connection may say nothing, and how long one message may take.
 const IDLE: Duration = Duration::from_secs(10);
 const MESSAGE: Duration = Duration::from_secs(5);
@@ -100,29 +97,30 @@ fn socket(kind: SocketType) -> io::Result<OwnedFd> {
 
 async fn datagrams(socket: Arc<UdpSocket>, responder: &Arc<Responder>, waiting: &Limit) -> io::Error {
     let mut tasks = JoinSet::new();
-    let mut buffer = vec![0; DATAGRAM];
+    let mut inbox = Inbox::new();
     loop {
-        for _ in 0..AT_A_STRETCH {
-            let (length, source) = match socket.recv_from(&mut buffer).await {
-                Ok(received) => received,
-                Err(error) if is_passing(&error) => continue,
-                Err(error) => return error,
-            };
-            match responder.hear(&buffer[..length], source.ip(), Transport::Udp) {
+        match inbox.receive(&socket).await {
+            Ok(()) => {}
+            Err(error) if is_passing(&error) => continue,
+            Err(error) => return error,
+        }
+        let mut answers = Vec::new();
+        for (packet, source) in inbox.datagrams() {
+            let asker = IpAddr::V4(*source.ip());
+            match responder.hear(packet, asker, Transport::Udp) {
                 Said::Nothing => {}
-                // What cannot be sent now is asked for again.
-                Said::Now(answer) => drop(socket.try_send_to(&answer, source)),
-                Said::Later(open) => match waiting.take(source.ip()) {
-                    Some(turn) => drop(tasks.spawn(later(socket.clone(), source, responder.clone(), *open, turn))),
-                    None => {
-                        if let Some(answer) = Responder::too_much(&open) {
-                            let _ = socket.try_send_to(&answer, source);
-                        }
+                Said::Now(answer) => answers.push((answer, source)),
+                Said::Later(open) => match waiting.take(asker) {
+                    Some(turn) => {
+                        tasks.spawn(later(socket.clone(), source.into(), responder.clone(), *open, turn));
                     }
+                    None => answers.extend(Responder::too_much(&open).map(|answer| (answer, source))),
                 },
             }
         }
+        batch::send(&socket, &answers);
         while tasks.try_join_next().is_some() {}
+        // Others have their turn, however much comes.
         tokio::task::yield_now().await;
     }
 }

@@ -69,7 +69,9 @@ impl World {
         };
         let servers = NameServers::new(files, subnet()).with_port(port_of_upstream);
         let responder = settings.responder(Names::new(store.clone(), &environment), servers);
-        let sockets = Sockets::open(SocketAddr::from((subnet().gateway, 0))).unwrap();
+        // The same port by chance has to be free for both.
+        let open = || Sockets::open(SocketAddr::from((subnet().gateway, 0))).ok();
+        let sockets = std::iter::repeat_with(open).take(20).flatten().next().unwrap();
         let address = sockets.address().unwrap();
         let task = tokio::spawn(sockets.serve(Arc::new(responder)));
         Self { store, address, task, directory }
@@ -154,9 +156,13 @@ async fn over_tcp(stream: &mut TcpStream, message: &Message) -> Message {
 
 /// A name server that has `example.com` and nothing else, `silent.example.com` it never answers; its port.
 async fn name_server() -> u16 {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let port = udp.local_addr().unwrap().port();
-    let tcp = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let (udp, port, tcp) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = udp.local_addr().unwrap().port();
+        if let Ok(tcp) = TcpListener::bind(("127.0.0.1", port)).await {
+            break (udp, port, tcp);
+        }
+    };
     let answer = |packet: &[u8], datagram: bool| {
         let asked = Message::from_vec(packet).unwrap();
         let name = asked.queries[0].name().clone();
