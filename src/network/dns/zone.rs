@@ -142,8 +142,10 @@ mod tests {
 
     #[test]
     fn what_no_instance_can_be_called_is_nobodys() {
-        assert_eq!(of("a\\.b.stampede.internal."), Place::Inside(None));
-        assert_eq!(of("a\\032b."), Place::Bare(None));
+        let made = |labels: &[&[u8]]| place(&Name::from_labels(labels.to_vec()).unwrap(), &SubnetSpec::default());
+        assert_eq!(made(&[b"a.b", b"stampede", b"internal"]), Place::Inside(None), "one label, not two");
+        assert_eq!(made(&[b"a b"]), Place::Bare(None));
+        assert_eq!(made(&[b"\xff\xfe"]), Place::Bare(None));
         assert_eq!(of("*.stampede.internal."), Place::Inside(None));
     }
 
