@@ -29,7 +29,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// How long it is remembered that nobody has a name, and of how many.
 const ABSENT: (Duration, usize) = (Duration::from_secs(1), 4096);
 /// Reads side by side, how long one may wait for its turn, and how long for the store.
-const READS: usize = 64;
+const READS: usize = 16;
 const TURN: Duration = Duration::from_secs(1);
 const READING: Duration = Duration::from_secs(2);
 /// While the store is cut off: how long a question waits for it, and how often one does.
