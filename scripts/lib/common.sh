@@ -72,6 +72,12 @@ install_tests() {
     install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables)
 }
 
+# Who else answers questions for names, and who asks them.
+install_names() {
+    # shellcheck disable=SC2046
+    install_packages $(missing dnsmasq dnsmasq-base dnsperf dnsperf)
+}
+
 # Python programs of others that the API is tried with, in a place of their own (target/clients).
 install_clients() {
     clients=$tree/target/clients

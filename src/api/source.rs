@@ -122,12 +122,19 @@ impl Source {
         }
     }
 
-    /// Waits until all of it is followed; false after `limit`.
+    /// Has all of it followed as soon as can be, and waits for that; false after `limit`.
     pub fn followed(&self, limit: Duration) -> BoxFuture<'_, bool> {
         let followed = async move {
             match self {
-                Self::Resources(mirror, _) => mirror.followed(limit).await,
-                Self::Hosts(all) => all.hosts.followed(limit).await && all.alive.followed(limit).await,
+                Self::Resources(mirror, _) => {
+                    mirror.hasten();
+                    mirror.followed(limit).await
+                }
+                Self::Hosts(all) => {
+                    all.hosts.hasten();
+                    all.alive.hasten();
+                    all.hosts.followed(limit).await && all.alive.followed(limit).await
+                }
                 Self::Parts(of, _) => {
                     let all = futures::future::join_all(of.iter().map(|whole| whole.followed(limit)));
                     all.await.into_iter().all(|followed| followed)

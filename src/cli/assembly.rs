@@ -9,6 +9,7 @@
 
 use super::esp;
 use super::late::LateService;
+use super::names;
 use super::simulated::{self, Simulations};
 use super::trust::{self, LateLease};
 use super::way::Way;
@@ -18,7 +19,7 @@ use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
 use crate::host::config::{Config, ConfigError, Encryption};
-use crate::host::description::{advertised, names, store_addresses};
+use crate::host::description::{self, advertised, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
@@ -31,11 +32,15 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, driver, ipsec::capability,
-    kernel::Kernel, mesh,
+    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec,
+    dns::{self, Askers, Dns},
+    driver,
+    ipsec::capability,
+    kernel::Kernel,
+    mesh,
 };
 use crate::orchestration::failover::{self, Failover};
-use crate::orchestration::{Orchestrator, house, seed, todo::Shards};
+use crate::orchestration::{Orchestrator, house, names as instance_names, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
 use crate::store::Store;
 use crate::store::ledger::Ledger;
@@ -93,6 +98,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
     let agent = Agent {
+        askers: names::askers(&ledger).context("who is on this host cannot be read")?,
         config,
         environment,
         units,
@@ -217,6 +223,7 @@ struct Agent {
     store: Arc<dyn Store>,
     docker: Docker,
     ledger: Ledger,
+    askers: Askers,
     supervision: Arc<dyn Supervision>,
     hosts: Hosts,
     service: Arc<LateService>,
@@ -235,6 +242,7 @@ impl Agent {
             // Once in an agent's life.
             let _ = self.mesh_view.set(network.mesh());
         }
+        let _dns = self.names(network.as_ref())?;
         let mut joining = Box::pin(self.join(network.as_ref()));
         let joined = tokio::select! {
             joined = &mut joining => joined,
@@ -299,6 +307,17 @@ impl Agent {
             ..NetworkConfig::new(self.config.host_name())
         };
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
+    }
+
+    /// Names are answered from the beginning on: those that are not ours need no store.
+    fn names(&self, network: Option<&Network>) -> Result<Option<Dns>> {
+        let Some(network) = network else {
+            // An agent before this one may have been told otherwise.
+            dns::forget();
+            return Ok(None);
+        };
+        let (subnet, own) = (subnet(&self.config)?, Arc::new(network.links()));
+        Ok(Some(names::start(subnet, &self.askers, own, &self.hosts, &self.store, &self.environment)))
     }
 
     /// What the ledger has published and linked. Without it nothing would be: better no agent, and all stays as it is.
@@ -371,7 +390,9 @@ impl Agent {
         self.lease.set(membership.clone());
         let underlay = network.map(Network::status);
         let named = config.clone();
-        let names = Names::new(move || names(&named, underlay.as_ref().and_then(|status| status.borrow().underlay)));
+        let names = Names::new(move || {
+            description::names(&named, underlay.as_ref().and_then(|status| status.borrow().underlay))
+        });
         let keeping = self.trust.clone().keep(
             cluster.id.clone(),
             membership.host().name.clone(),
@@ -435,6 +456,7 @@ impl Agent {
         let own = joined.membership.host().id;
         let leaving = tokio::spawn(shutdown::keep(orchestrator.clone(), self.environment.clone(), own, self.units));
         let auditing = tokio::spawn(audit::keep(self.store.clone(), self.environment.clone(), host.clone()));
+        let naming = tokio::spawn(instance_names::keep(self.store.clone(), self.environment.clone(), host.clone()));
         let alive = self.hosts.alive().clone();
         let housekeeping = tokio::spawn(house::keep(self.store.clone(), self.environment.clone(), host.clone(), alive));
         let learning = network.as_ref().map(|network| {
@@ -453,6 +475,7 @@ impl Agent {
             driver: Arc::new(self.docker),
             network: network.as_ref().map(Network::addressing),
             led: network.as_ref().map(|network| (network.published(), network.links())),
+            askers: self.askers,
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),
@@ -462,6 +485,7 @@ impl Agent {
         });
         instances.run(stop).await;
         auditing.abort();
+        naming.abort();
         leaving.abort();
         housekeeping.abort();
         learning.iter().for_each(JoinHandle::abort);

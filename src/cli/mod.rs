@@ -22,6 +22,7 @@ mod stream;
 mod table;
 mod list;
 mod mesh;
+mod names;
 mod terminal;
 mod token;
 mod trust;

@@ -13,7 +13,7 @@ use crate::host::instances::Instances;
 use crate::host::reclaim::Kept;
 use crate::membership::record::{Capability, Capacity, Overcommit};
 use crate::membership::{Connect, HostDescription, Join, Membership, Place, identity};
-use crate::network::Addressing;
+use crate::network::{Addressing, dns::Askers};
 use crate::orchestration::Orchestrator;
 use crate::store::Store;
 use crate::store::ledger::Ledger;
@@ -211,6 +211,7 @@ impl Site {
             driver: Arc::new(containers.clone()),
             network: self.network,
             led: None,
+            askers: Askers::default(),
             cluster_generation: self.cluster_generation,
             exclusives: Exclusives::new(membership, Arc::new(containers), self.store.single_host()),
             firsts: Firsts::default(),

@@ -8,7 +8,7 @@ use super::queue::{Again, Queue};
 use super::reclaim::Kept;
 use crate::compute::{self, Driver, halt, supervisor};
 use crate::environment::Environment;
-use crate::network::{Addressing, Links, Published};
+use crate::network::{Addressing, Links, Published, dns::Askers};
 use crate::orchestration::lifecycle::{self, Observation};
 use crate::orchestration::{Orchestrator, StatusError, Told, workload};
 use crate::placement::record::{Claim, token};
@@ -60,6 +60,8 @@ pub struct Instances {
     pub network: Option<Addressing>,
     /// The public ports that it opens, and whom its instances are linked to, where it sees to that.
     pub led: Option<(Published, Links)>,
+    /// Who may ask for names here, and whose.
+    pub askers: Askers,
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     pub firsts: Firsts,
@@ -357,6 +359,7 @@ impl Instances {
                     published.put(&assignment);
                     links.put(&assignment);
                 }
+                self.askers.put(&assignment);
                 self.ledger.keep_assignment(*assignment).await?;
             }
             Step::ForgetReport => self.ledger.forget_report(id)?,
@@ -384,6 +387,7 @@ impl Instances {
                     published.forget(id);
                     links.forget(id);
                 }
+                self.askers.forget(id);
                 self.exclusives.forget(id);
                 supervisor::forget(&self.run_directory, id);
                 self.supervision.forget(id).await?;

@@ -119,10 +119,11 @@ fn ledger(seen: &Seen, wanted: &Wanted) -> Option<Step> {
     (!written).then(|| Step::WriteLedger(Box::new(wanted.assignment.clone())))
 }
 
-/// Whether the ledger says so already, but for ports and links, which are no matter of what runs.
+/// Whether the ledger says so already, but for ports, links and whose it is, which are no matter of what runs.
 fn runs_so(seen: &Seen, wanted: &Wanted) -> bool {
-    let Assignment { ports, links, .. } = &wanted.assignment;
-    let known = seen.ledger.clone().map(|known| Assignment { ports: ports.clone(), links: links.clone(), ..known });
+    let Assignment { ports, links, account, .. } = &wanted.assignment;
+    let so = |known| Assignment { ports: ports.clone(), links: links.clone(), account: *account, ..known };
+    let known = seen.ledger.clone().map(so);
     known.as_ref() == Some(&wanted.assignment)
 }
 

@@ -8,6 +8,7 @@
 //! Where targets are is written down too (`links.json`), so that all leads where it did before the store is known, and where
 //! that does not answer.
 
+use super::dns::OwnNames;
 use crate::environment::Environment;
 use crate::resource::assignment::{AssignedLink, Assignment, Desired, Token};
 use crate::resource::link::Endpoint;
@@ -191,6 +192,16 @@ impl Links {
         let linked = plan(&self.0.known.borrow(), host, &last);
         last.clone_from(&linked);
         linked
+    }
+}
+
+/// A link's name is its instance's own: to it, it leads to the target itself, at the target's own ports.
+impl OwnNames for Links {
+    fn addresses(&self, instance: &str, name: &str) -> Option<Vec<Ipv4Addr>> {
+        let known = self.0.known.borrow();
+        let mut links = known.tenants.get(instance)?.links.iter();
+        let link = links.find(|link| link.name.eq_ignore_ascii_case(name))?;
+        Some(known.endpoint(link).map(|endpoint| endpoint.address).into_iter().collect())
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
+//! | [`dns`] | names: instances' by who asks, all others from where the host asks |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
 //! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
@@ -18,6 +19,7 @@
 pub mod address;
 mod apply;
 pub mod block;
+pub mod dns;
 pub mod driver;
 mod firewall;
 mod hairpin;

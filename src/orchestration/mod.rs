@@ -8,7 +8,7 @@
 //! ```
 //! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
 //! takes what a host saw; [`handlers`] lets programs outside have a part in it; [`failover`] looks after what lost hosts ran;
-//! [`todo`] drives what waits for a time or was left behind by an agent that died.
+//! [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
 
 mod creation;
 mod drain;
@@ -19,6 +19,7 @@ pub mod house;
 mod image;
 mod links;
 pub mod lifecycle;
+pub mod names;
 mod orchestrator;
 mod ports;
 mod record;

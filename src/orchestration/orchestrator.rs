@@ -3,7 +3,7 @@
 use super::handlers::{self, Cause, Handlers, Publication, hold};
 use super::image::{Images, resource};
 use super::record::Todo;
-use super::{Draft, Service, ServiceError, Written, lifecycle};
+use super::{Draft, Service, ServiceError, Written, lifecycle, names};
 use crate::environment::{Environment, Timestamp};
 use crate::membership::Counter;
 use crate::placement::record::Claim;
@@ -45,7 +45,7 @@ pub(super) fn todo(base: &str, id: u64) -> String {
 }
 
 /// `transaction`, with the entry in `todo/` that `next` asks for, or without the one that `current` had; with the events of
-/// external handlers that come and go with it; and with the endpoint of an instance.
+/// external handlers and the names that come and go with it; and with the endpoint of an instance.
 pub(super) fn with_todo(
     transaction: Transaction,
     base: &str,
@@ -54,7 +54,9 @@ pub(super) fn with_todo(
     now: Timestamp,
 ) -> Result<Transaction, store::Error> {
     let todo = todo(base, next.id);
-    let transaction = hold::operations(base, Some(current), next)?.into_iter().fold(transaction, Transaction::then);
+    let events = hold::operations(base, Some(current), next)?;
+    let names = names::operations(base, current, next)?;
+    let transaction = events.into_iter().chain(names).fold(transaction, Transaction::then);
     let transaction = if base == instance::BASE { with_endpoint(transaction, current, next)? } else { transaction };
     Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
         (_, Some(not_before)) => {

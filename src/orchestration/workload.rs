@@ -4,7 +4,7 @@ use crate::membership::record::Capability;
 use crate::resource::assignment::{
     AssignedLink, Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token, Workload,
 };
-use crate::resource::{Resource, identifier, instance, link, port};
+use crate::resource::{Resource, dns_name, identifier, instance, link, port};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +29,7 @@ pub fn assignment(
         on_end: instance::on_end(resource),
         exclusive,
         workload: Workload::Container(container(resource, image, network.as_ref())),
+        account: resource.account_id,
         network,
         ports: ports(resource),
         links: links(resource),
@@ -75,7 +76,8 @@ fn faults(resource: &Resource, image: &str) -> BTreeSet<String> {
 fn container(resource: &Resource, image: String, network: Option<&ManagedAddress>) -> Container {
     let mut command: Vec<String> = resource.get::<String>(instance::COMMAND).into_iter().collect();
     command.extend(resource.get::<Vec<String>>(instance::COMMAND_ARGS).unwrap_or_default());
-    let hostname = resource.get(instance::HOSTNAME).or_else(|| network.map(default_hostname));
+    let default = || network.map(|network| dns_name::of_address(network.address));
+    let hostname = resource.get(instance::HOSTNAME).or_else(default);
     Container {
         name: resource.name.clone(),
         faults: faults(resource, &image),
@@ -89,9 +91,4 @@ fn container(resource: &Resource, image: String, network: Option<&ManagedAddress
         volumes: resource.get(instance::VOLUMES).unwrap_or_default(),
         memory_mb: resource.get(instance::MEMORY_LIMIT_MB).unwrap_or(0),
     }
-}
-
-/// As the contract has it: `ip-10-42-3-7`.
-fn default_hostname(network: &ManagedAddress) -> String {
-    format!("ip-{}", network.address.to_string().replace('.', "-"))
 }

@@ -76,6 +76,9 @@ pub struct Assignment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<Exclusive>,
     pub workload: Workload,
+    /// Whose it is: what it may ask of its host. `None` in ledgers of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<u64>,
     /// Its place on the managed network; `None` on Docker's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<ManagedAddress>,
@@ -120,6 +123,7 @@ impl Assignment {
             on_end: OnEnd::Stop,
             exclusive: None,
             workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
+            account: None,
             network: None,
             ports: Vec::new(),
             links: Vec::new(),

@@ -9,6 +9,7 @@ pub mod constraint;
 pub mod date;
 pub mod declaration;
 pub mod derived;
+pub mod dns_name;
 pub mod identifier;
 pub mod instance;
 pub mod link;

@@ -99,6 +99,14 @@ pub fn shard(kind: &str, id: u64) -> u32 {
 pub fn endpoint(instance: &str) -> String {
     format!("{ROOT}endpoint/{instance}/")
 }
+/// A name of `instance` (as on the wire: `1i54`) on the managed network; one for each of its names, while it runs.
+pub fn dns(account: u64, name: &str, instance: &str) -> String {
+    format!("{}{instance}", dns_name(account, name))
+}
+/// All of an account's instances that have the name.
+pub fn dns_name(account: u64, name: &str) -> String {
+    format!("{ROOT}dns/{account}/{name}/")
+}
 /// An external handler's event that waits for its answer.
 pub fn event(id: &str) -> String {
     format!("{ROOT}event/{id}")

@@ -102,6 +102,10 @@ struct Shared<T> {
     readers: Mutex<Vec<Weak<Dirty>>>,
     /// Somebody wants to know whether it is still heard.
     asked: Notify,
+    /// Somebody waits for what is known to be fresh again.
+    hurry: Notify,
+    /// One of many, whose troubles are told elsewhere.
+    one_of_many: bool,
 }
 
 #[derive(Debug, Default)]
@@ -135,15 +139,26 @@ impl Changes {
 impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Mirror<T> {
     /// Begins to follow `prefix`, in a task of its own.
     pub fn start(store: Arc<dyn Store>, environment: &Environment, prefix: impl Into<String>) -> Self {
+        Self::follow(store, environment, prefix.into(), false)
+    }
+
+    /// The same for one of many small ones: that the store cannot be followed is told by whoever has them all.
+    pub fn one_of_many(store: Arc<dyn Store>, environment: &Environment, prefix: impl Into<String>) -> Self {
+        Self::follow(store, environment, prefix.into(), true)
+    }
+
+    fn follow(store: Arc<dyn Store>, environment: &Environment, prefix: String, one_of_many: bool) -> Self {
         let now = environment.clock.boottime();
         let freshness = Freshness { revision: Revision(0), listed: false, stale_since: Some(now), heard: now };
         let shared = Arc::new(Shared {
-            prefix: prefix.into(),
+            prefix,
             clock: environment.clock.clone(),
             view: RwLock::new(BTreeMap::new()),
             freshness: watch::Sender::new(freshness),
             readers: Mutex::new(Vec::new()),
             asked: Notify::new(),
+            hurry: Notify::new(),
+            one_of_many,
         });
         let task = tokio::spawn(Follower::new(shared.clone(), store, environment).run());
         Self { shared, _task: Arc::new(AbortOnDrop(task)) }
@@ -169,6 +184,11 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Mirror<T> {
         let there: Vec<String> = self.view().keys().cloned().collect();
         dirty.keys.lock().unwrap_or_else(PoisonError::into_inner).extend(there);
         Changes(dirty)
+    }
+
+    /// Where it is cut off, it tries again now and not when its time has come: somebody waits for it.
+    pub fn hasten(&self) {
+        self.shared.hurry.notify_one();
     }
 
     /// Waits until it was listed once; false after `limit`.

@@ -67,6 +67,7 @@ fn assignment(token: stampede::resource::assignment::Token, exclusive: Option<Ex
         on_end: OnEnd::Stop,
         exclusive,
         workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
+        account: None,
         network: None,
         ports: Vec::new(),
         links: Vec::new(),

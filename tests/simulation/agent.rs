@@ -192,6 +192,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
         driver: site.driver.clone(),
         network: Some(Addressing::new(subnet(), mtu)),
         led: None,
+        askers: stampede::network::dns::Askers::default(),
         cluster_generation: cluster.generation,
         exclusives,
         firsts: Firsts::default(),

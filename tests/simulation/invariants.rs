@@ -9,6 +9,7 @@ use stampede::membership::record::Host;
 use stampede::orchestration::lifecycle;
 use stampede::placement::record::{Allocation, Promise, Share};
 use stampede::resource::assignment::Desired;
+use stampede::resource::dns_name::{self, Named};
 use stampede::resource::link::Endpoint;
 use stampede::resource::{Resource, State, Transitioning, identifier, instance};
 use stampede::store::simulated::Committed;
@@ -160,6 +161,7 @@ pub fn at_rest(chronicle: &Chronicle, clients: &Clients, operators: &Operators, 
     rows(chronicle, entries, &mut wrong);
     claims(entries, &mut wrong);
     addresses(chronicle, entries, &mut wrong);
+    names(entries, &mut wrong);
     for (host, what) in chronicle.all_running() {
         let id = identifier::parse(instance::BASE, &what.instance).unwrap();
         let row = row(entries, id).filter(|row| row.uuid == what.uuid);
@@ -288,6 +290,27 @@ fn claims(entries: &Entries, wrong: &mut Vec<String>) {
             wrong
                 .push(format!("{} is on {host:?} by its row, and claimed by {claims:?}", identifier::instance(row.id)));
         }
+    }
+}
+
+/// Each instance that runs has its names, they lead to it, and there are no others.
+fn names(entries: &Entries, wrong: &mut Vec<String>) {
+    let mut wanted = BTreeMap::new();
+    for entry in below(entries, &key::resources(instance::BASE)) {
+        let row: Resource = decode(entry).unwrap();
+        let (Some(account), id) = (row.account_id, identifier::instance(row.id)) else { continue };
+        let names = dns_name::of(&row).into_iter();
+        wanted.extend(names.map(|(name, named)| (key::dns(account, &name, &id), named)));
+    }
+    for entry in below(entries, &format!("{}dns/", key::ROOT)) {
+        let said: Named = decode(entry).unwrap();
+        match wanted.remove(&entry.key) {
+            Some(named) if named == said => {}
+            other => wrong.push(format!("{} leads to {said:?}, and is to lead to {other:?}", entry.key)),
+        }
+    }
+    for (key, named) in wanted {
+        wrong.push(format!("{key} is not there, and is to lead to {named:?}"));
     }
 }
 

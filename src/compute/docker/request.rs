@@ -2,6 +2,7 @@
 
 use super::{LABEL_GENERATION, LABEL_INSTANCE, LABEL_TOKEN, LABEL_UUID, NETWORK, network};
 use crate::resource::assignment::{Assignment, Container};
+use crate::resource::dns_name::DOMAIN;
 use crate::systemd::slice_name;
 use bollard::models::{ContainerCreateBody, HostConfig, NetworkingConfig, RestartPolicy, RestartPolicyNameEnum};
 use std::collections::HashMap;
@@ -46,6 +47,9 @@ pub(super) fn body(assignment: &Assignment, container: &Container, slices: bool)
             privileged: Some(container.privileged),
             memory: (memory > 0).then_some(memory),
             cgroup_parent: slices.then(|| slice_name(&assignment.id)),
+            // Docker's own resolver in the container asks there, with the container's address.
+            dns: assignment.network.as_ref().map(|network| vec![network.gateway.to_string()]),
+            dns_search: assignment.network.as_ref().map(|_| vec![DOMAIN.to_owned()]),
             network_mode: assignment.network.as_ref().map(|_| NETWORK.to_owned()),
             restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
             ..HostConfig::default()

@@ -51,6 +51,18 @@ fn a_link_leads_where_its_target_is_and_nowhere_without_one() {
 }
 
 #[test]
+fn its_name_leads_its_own_instance_to_the_target_itself() {
+    let links = Links::new(&[assignment("1i1", 5, 9, &[("Db", Some("1i2")), ("web", None)])], None);
+    links.found("1i2", Some(endpoint("h2", 20, &[])));
+    assert_eq!(links.addresses("1i1", "db"), Some(vec![Ipv4Addr::new(10, 42, 7, 20)]));
+    assert_eq!(links.addresses("1i1", "web"), Some(Vec::new()), "it leads to nobody now");
+    assert_eq!(links.addresses("1i1", "cache"), None);
+    assert_eq!(links.addresses("1i2", "db"), None, "nobody else's");
+    links.found("1i2", None);
+    assert_eq!(links.addresses("1i1", "db"), Some(Vec::new()));
+}
+
+#[test]
 fn until_it_is_known_where_its_new_target_is_a_link_leads_to_the_old_one() {
     let aimed = |target| assignment("1i1", 5, 9, &[("db", target)]);
     let links = Links::new(&[aimed(Some("1i2"))], None);

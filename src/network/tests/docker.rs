@@ -30,6 +30,7 @@ fn assignment(id: &str, address: Ipv4Addr) -> Assignment {
         workload: Workload::Container(Container { image: "busybox".to_owned(), ..Container::default() }),
         ports: Vec::new(),
         links: Vec::new(),
+        account: None,
         network: Some(ManagedAddress {
             address,
             prefix: 16,

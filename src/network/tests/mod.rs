@@ -8,6 +8,6 @@ mod eyes;
 mod hosts;
 mod links;
 mod ports;
-mod support;
+pub(super) mod support;
 mod traffic;
 mod wire;

@@ -46,7 +46,7 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
         loop {
             let error = match self.list().await {
                 Ok((watch, listed)) => {
-                    if std::mem::take(&mut told) {
+                    if std::mem::take(&mut told) && !self.shared.one_of_many {
                         tracing::info!(prefix = self.shared.prefix, "the store is followed again");
                     }
                     let began = Instant::now();
@@ -61,9 +61,16 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
             self.blind();
             // A compacted history is everyday: nothing to tell.
             if !matches!(error, Error::Compacted { .. }) && !std::mem::replace(&mut told, true) {
-                tracing::warn!(prefix = self.shared.prefix, %error, "cannot follow the store; showing what is known");
+                if self.shared.one_of_many {
+                    tracing::debug!(prefix = self.shared.prefix, %error, "cannot follow the store");
+                } else {
+                    tracing::warn!(prefix = self.shared.prefix, %error, "cannot follow the store; showing what is known");
+                }
             }
-            backoff.wait().await;
+            tokio::select! {
+                () = backoff.wait() => {}
+                () = self.shared.hurry.notified() => {}
+            }
         }
     }
 
