@@ -160,6 +160,22 @@ class Names(DnsTest):
         self.assertEqual(self.ask(one, "web-front", way="tcp")["addresses"], [address])
         self.assertEqual(self.ask(one, "stampede.internal", "SOA")["answers"], 1)
 
+    def test_a_link_by_its_name_leads_to_its_target_wherever_that_is(self):
+        one, two = (self.make(name=name, requestedHostId=self.host_id(host)) for name, host in zip(("db", "spare"), HOSTS[1:]))
+        row = self.make(requestedHostId=self.host_id(HOSTS[0]), instanceLinks={"store": one["id"], "db": two["id"]})
+        other = self.make(requestedHostId=self.host_id(HOSTS[0]))
+        self.resolved(row, "store", one["primaryIpAddress"])
+        self.assertEqual(self.lookup(row, "store.stampede.internal"), [one["primaryIpAddress"]])
+        self.assertEqual(self.lookup(row, "db"), [two["primaryIpAddress"]], "its own name goes before another's")
+        self.assertEqual((self.lookup(other, "store"), self.lookup(other, "db")), ([], [one["primaryIpAddress"]]))
+        links = {link["linkName"]: link for link in self.api.get(f"/v1/containers/{row['id']}/instancelinks")["data"]}
+        store = f"/v1/instancelinks/{links['store']['id']}"
+        self.api.put(store, {"targetInstanceId": two["id"]})
+        self.resolved(row, "store", two["primaryIpAddress"])
+        self.api.put(store, {"targetInstanceId": None})
+        self.resolved(row, "store")
+        self.assertEqual(self.ask(row, "store")["code"], 0, "there is such a name, and it leads nowhere")
+
     def test_several_of_one_name(self):
         client = self.make(requestedHostId=self.host_id(HOSTS[0]))
         rows = [self.make(name="pool", requestedHostId=self.host_id(host)) for host in HOSTS]
