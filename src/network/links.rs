@@ -161,6 +161,8 @@ impl Links {
         let mut followed: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
         let mut written = self.0.known.borrow().reached();
         loop {
+            // First, so that what changes from here on is looked at too.
+            changes.mark_unchanged();
             let targets = self.targets();
             followed.retain(|target, _| targets.contains(target));
             for target in targets.iter().filter(|target| !followed.contains_key(*target)).collect::<Vec<_>>() {
@@ -173,7 +175,7 @@ impl Links {
                 known.endpoints.retain(|target, _| targets.contains(target));
                 known.endpoints.len() != before
             });
-            let reached = changes.borrow_and_update().reached();
+            let reached = self.0.known.borrow().reached();
             if reached != written {
                 if let Some(memory) = &memory
                     && let Err(error) = save(memory, &reached)

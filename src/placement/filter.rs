@@ -66,6 +66,11 @@ impl Wanted {
         }
     }
 
+    /// Whether hosts' labels decide.
+    pub fn heeds_labels(&self) -> bool {
+        !self.constraints.is_empty() || !self.spread_by.is_empty()
+    }
+
     /// What must hold between it and those that are on its host.
     pub fn neighbours(&self) -> Vec<Constraint> {
         self.affinity.iter().filter(|one| !one.soft).cloned().collect()

@@ -77,6 +77,23 @@ impl Fleet {
         self.records.listed(limit).await && self.alive.listed(limit).await && self.allocations.listed(limit).await
     }
 
+    /// Waits for what others said of hosts before this call (their labels), up to `limit`: where that is not to be had, what is
+    /// known has to do.
+    pub async fn caught_up(&self, limit: Duration) {
+        let known = self.records.freshness().revision;
+        let newer = async {
+            let newer = self.store.changed_since(&key::hosts(), known).await?.written;
+            let last = newer.iter().map(|entry| entry.mod_revision).max();
+            if let Some(last) = last {
+                self.records.reached(last, limit).await;
+            }
+            Ok::<_, crate::store::Error>(())
+        };
+        if !matches!(tokio::time::timeout(limit, newer).await, Ok(Ok(()))) {
+            tracing::debug!("what was said last of hosts is not known");
+        }
+    }
+
     /// Picks a host for `instance`.
     ///
     /// # Errors

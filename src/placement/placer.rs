@@ -25,6 +25,9 @@ const LOOKS: usize = 2;
 /// How long the first look at the hosts may take.
 const LISTING: Duration = Duration::from_secs(5);
 
+/// How long what others said of hosts' labels may take to come.
+const CATCHING_UP: Duration = Duration::from_millis(500);
+
 /// Places instances. Cheap to clone; clones share what they know.
 #[derive(Clone, Debug)]
 pub struct Placer {
@@ -150,6 +153,10 @@ impl Placer {
     /// # Errors
     /// See [`PlaceError`]; after [`Error::OutcomeUnknown`] it may be placed all the same.
     pub async fn place(&self, request: &Request, writer: ResourceWriter<'_>) -> Result<Placed, PlaceError> {
+        if request.wanted.heeds_labels() {
+            // Who labelled a host at another node, and now asks here, means those labels.
+            self.fleet().await?.caught_up(CATCHING_UP).await;
+        }
         let mut lessons = Lessons::default();
         let result = self.attempts(request, writer, &mut lessons).await;
         if result.is_ok() || lessons.unknown.is_empty() {

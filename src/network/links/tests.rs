@@ -160,3 +160,36 @@ proptest! {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_it_leads_to_last_is_followed_however_soon_after_another() {
+    let environment = Environment::system().unwrap();
+    let store: Arc<dyn Store> = Arc::new(crate::store::embedded::Embedded::in_memory(&environment).unwrap());
+    for (target, last) in [("1i2", 20), ("1i3", 30), ("1i4", 40)] {
+        let (key, there) = (key::endpoint(target), endpoint("h1", last, &[]));
+        let put = crate::store::Operation::put(&key, crate::store::encode(&key, &there).unwrap());
+        store.commit(crate::store::Transaction::new().then(put)).await.unwrap();
+    }
+    let aimed = |target| assignment("1i1", 5, 9, &[("db", Some(target))]);
+    let links = Links::new(&[aimed("1i2")], None);
+    let following = tokio::spawn(links.clone().follow(store, environment, None));
+    let leads_to = async |last: u8| {
+        let there = Some(Some(format!("10.42.7.{last}:80")));
+        let found = async {
+            while leads(&links, 9, 20_000) != there {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), found).await.unwrap_or_else(|_| panic!("never {there:?}"));
+    };
+    for round in 0..1_000_u32 {
+        links.put(&aimed("1i2"));
+        leads_to(20).await;
+        links.put(&aimed("1i3"));
+        // Each time at another moment of what that sets going.
+        (0..round % 200 * 40).for_each(|_| std::hint::spin_loop());
+        links.put(&aimed("1i4"));
+        leads_to(40).await;
+    }
+    following.abort();
+}
