@@ -1,6 +1,7 @@
 """Hosts lose power and come back; so does what ran on them."""
 
 import threading
+import time
 
 import case
 from case import HOSTS, START, LabTest, cluster_is_whole, rounds
@@ -63,10 +64,12 @@ class Power(LabTest):
         try:
             # The lab would wait for etcd there, which has no majority.
             start = threading.Thread(target=lambda: case.LAB("start", "h3", check=False, timeout=240))
+            begun = time.monotonic()
             start.start()
             wait_for(f"its container to run with no etcd ({' '.join(others)} stopped)", 120, lambda: (
                 container := HOSTS[2].containers().get(rows[2]["id"])) and container["State"]["Running"])
             wait_for("it is reached, with no etcd", START, lambda: self.can_ping(rows[0], rows[2]))
+            print(f"              booted without etcd: its container is reached after {time.monotonic() - begun:.1f} s")
         finally:
             at_once(lambda host: host.run("systemctl", "start", "etcd.service"), HOSTS[:2])
             start.join()
