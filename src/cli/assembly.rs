@@ -400,7 +400,7 @@ impl Agent {
             names,
         );
         tokio::spawn(keeping);
-        tokio::spawn(self.trust.clone().follow_secrets(self.hosts.records()));
+        tokio::spawn(self.trust.clone().follow_secrets());
         seed::seed(self.store.as_ref(), &self.environment).await?;
         tokio::spawn(watch.run(membership.clone(), description));
         Ok(Joined { cluster, membership, kept })

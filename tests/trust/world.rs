@@ -13,7 +13,6 @@ use stampede::membership::record::{Capacity, Host};
 use stampede::membership::trust::{ClusterSecret, Keyring, Names, SecretPlace, Settings, Trust, certificate, secret};
 use stampede::orchestration::{Draft, Publication, Service, ServiceError, Written};
 use stampede::store::embedded::Embedded;
-use stampede::store::mirror::Mirror;
 use stampede::store::{Operation, Revision, Store, Transaction, encode, key};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -187,8 +186,7 @@ impl Agent {
         tokio::spawn(serve(UnixListener::bind(state.join("api.sock")).unwrap(), context, stop.clone()));
         let names = Names::new(|| ["127.0.0.1".to_owned()].into());
         let keeping = tokio::spawn(trust.clone().keep(CLUSTER.into(), name.into(), host.identity.clone(), names));
-        let hosts = Mirror::start(world.store.clone(), &world.environment, key::hosts());
-        tokio::spawn(trust.clone().follow_secrets(hosts));
+        tokio::spawn(trust.clone().follow_secrets());
         Self { host, trust, says, machine, address, directory, keeping, stop }
     }
 

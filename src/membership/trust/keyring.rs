@@ -11,8 +11,10 @@
 
 use super::Trust;
 use super::secret::{self, ClusterSecret, SecretError, SecretPlace};
-use crate::membership::record::{Host, SecretNames};
+use crate::membership::record::SecretNames;
+use crate::store::key;
 use crate::store::mirror::Mirror;
+use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,13 @@ use tokio::sync::watch;
 const LOOK: Duration = Duration::from_secs(60);
 /// The old secret is good this long after the last host began to use the new one: longer than an old half of a key lives.
 const SETTLED: Duration = Duration::from_secs(15 * 60);
+
+/// Of a host's record what it says of its secrets; of thousands of hosts, the rest is not held.
+#[derive(Debug, Deserialize)]
+struct Holder {
+    #[serde(default)]
+    secrets: Option<SecretNames>,
+}
 
 /// What those hosts say that they have that have any.
 pub type Said = BTreeMap<String, SecretNames>;
@@ -204,7 +213,9 @@ impl Keyring {
 
 impl Trust {
     /// Follows what the hosts say of their secrets, and settles a change that is over; never ends.
-    pub async fn follow_secrets(self, hosts: Mirror<Host>) {
+    pub async fn follow_secrets(self) {
+        let (store, environment) = (self.shared.store.clone(), &self.shared.environment);
+        let hosts: Mirror<Holder> = Mirror::start(store, environment, key::hosts());
         let keys = &self.shared.settings.keys;
         let (clock, environment) = (&self.shared.environment.clock, &self.shared.environment);
         let mut changes = hosts.changes();
