@@ -6,7 +6,7 @@
 //! node itself wrote last. What is not fresh is marked so. Nothing is decided here: decisions compare revisions in the store.
 
 use super::ordered::{Cut, Ordered};
-use super::source::{Hosts, Source};
+use super::source::{self, Hosts, Source};
 use crate::environment::Environment;
 use crate::resource::declaration::Derived;
 use crate::resource::{Resource, State, types};
@@ -217,9 +217,11 @@ impl Cache {
 
     /// One row, as the store has it now, or as it was last known.
     pub async fn get(&self, base: &'static str, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
-        if base == "host" || derived(base).is_some() {
-            let Known { stale, .. } = self.select(base, |_| false).await?;
-            return Ok(Known { value: self.source(base).row(id), stale });
+        if let Some(derived) = derived(base) {
+            return self.get_part(base, derived, id).await;
+        }
+        if base == "host" {
+            return self.get_host(id).await;
         }
         let known = self.running(base).filter(|source| source.freshness().listed);
         let stale = known.as_ref().and_then(|source| self.stale(&source.freshness()));
@@ -245,6 +247,35 @@ impl Cache {
             Ok::<_, store::Error>(Tagged { row, tag: Tag::of(entry.mod_revision) })
         });
         Ok(Known { value: row.transpose()?, stale: None })
+    }
+
+    /// A part of another, from that as the store has it now. Whose part it is, is told from memory: that never changes.
+    async fn get_part(
+        &self,
+        base: &'static str,
+        derived: Derived,
+        id: u64,
+    ) -> Result<Known<Option<Tagged>>, store::Error> {
+        let Known { stale, .. } = self.select(base, |_| false).await?;
+        let Some((of, whole)) = self.source(base).whole_of(id) else { return Ok(Known { value: None, stale }) };
+        let Known { value, stale } = Box::pin(self.get(of, whole)).await?;
+        Ok(Known { value: value.and_then(|whole| source::part(derived, of, &whole, id)), stale })
+    }
+
+    /// A host, its record as the store has it now.
+    async fn get_host(&self, id: u64) -> Result<Known<Option<Tagged>>, store::Error> {
+        let Known { stale, .. } = self.select("host", |_| false).await?;
+        let source = self.source("host");
+        let remembered = source.row(id);
+        let name = remembered.as_ref().and_then(|known| known.row.name.clone());
+        let (Source::Hosts(hosts), Some(name)) = (source, name) else { return Ok(Known { value: None, stale }) };
+        match self.ask(&key::host(&name), stale.is_some()).await {
+            Ok(Lookup { entry: Some(entry), .. }) => {
+                Ok(Known { value: hosts.shown(&decode(&entry)?, entry.mod_revision, id), stale: None })
+            }
+            Ok(_) => Ok(Known { value: None, stale: None }),
+            Err(_) => Ok(Known { value: remembered, stale: stale.or(Some(Duration::ZERO)) }),
+        }
     }
 
     /// One key from the store; `briefly` where there is a mirror that does not hear: a member of etcd that went takes its watches

@@ -8,7 +8,7 @@ use crate::membership::record::{Alive, Host};
 use crate::network::mesh::Outside;
 use crate::resource::Resource;
 use crate::resource::declaration::Derived;
-use crate::store::mirror::{Changes, Freshness, Item, Mirror};
+use crate::store::mirror::{Changes, Freshness, Mirror};
 use crate::store::{Revision, Store, key};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -56,31 +56,49 @@ impl Hosts {
     }
 
     fn rows(&self) -> Vec<Resource> {
-        let (alive, lost, mesh) = (self.alive.view(), self.lost.view(), self.mesh.view());
-        let living = |host: &Host| alive.get(&host.name).filter(|item| item.value.identity == host.identity);
-        let row = |item: &Item<Host>| {
-            let (host, alive) = (&item.value, living(&item.value));
-            let mut row = host.resource(alive.map(|item| item.value.as_ref()));
-            if let (None, Some(lost)) = (alive, lost.get(&host.name)) {
-                lost.value.show(&mut row);
-            }
-            let reached = mesh.get(&host.name).map(|item| &item.value);
-            let shown = |address: Option<&IpAddr>| address.map(ToString::to_string);
-            row.set("underlayAddress", shown(reached.and_then(|reached| reached.underlay.first())));
-            row.set("publicAddress", shown(reached.and_then(|reached| reached.outside.public.as_ref())));
-            row
-        };
-        self.hosts.view().values().map(row).collect()
+        self.hosts.view().values().map(|item| self.row(&item.value)).collect()
+    }
+
+    /// A host's row, with what is known beside its record.
+    fn row(&self, host: &Host) -> Resource {
+        let alive = self.alive.get(&host.name).filter(|item| item.value.identity == host.identity);
+        let mut row = host.resource(alive.as_ref().map(|item| item.value.as_ref()));
+        if let (None, Some(lost)) = (&alive, self.lost.get(&host.name)) {
+            lost.value.show(&mut row);
+        }
+        let reached = self.mesh.get(&host.name).map(|item| item.value);
+        let shown = |address: Option<&IpAddr>| address.map(ToString::to_string);
+        row.set("underlayAddress", shown(reached.as_ref().and_then(|reached| reached.underlay.first())));
+        row.set("publicAddress", shown(reached.as_ref().and_then(|reached| reached.outside.public.as_ref())));
+        row
+    }
+
+    /// One with that record at that revision; `None` where another has its name by now.
+    pub fn shown(&self, host: &Host, revision: Revision, id: u64) -> Option<Tagged> {
+        let row = Arc::new(self.row(host));
+        (row.id == id).then(|| Tagged { tag: self.tag_at(&host.name, revision), row })
     }
 
     /// A host's tag names the revisions of all that it is shown from; only its own record can be changed.
     fn tag(&self, name: &str) -> Option<Tag> {
-        let revision = self.hosts.get(name)?.mod_revision;
+        Some(self.tag_at(name, self.hosts.get(name)?.mod_revision))
+    }
+
+    fn tag_at(&self, name: &str, revision: Revision) -> Tag {
         let alive = self.alive.get(name).map_or(Revision(0), |item| item.mod_revision);
         let lost = self.lost.get(name).map_or(Revision(0), |item| item.mod_revision);
         let mesh = self.mesh.get(name).map_or(Revision(0), |item| item.mod_revision);
-        Some(Tag { text: format!("\"{revision}-{alive}-{lost}-{mesh}\""), revision })
+        Tag { text: format!("\"{revision}-{alive}-{lost}-{mesh}\""), revision }
     }
+}
+
+/// One part of a whole.
+pub fn part(derived: Derived, of: &'static str, whole: &Tagged, id: u64) -> Option<Tagged> {
+    let row = (derived.rows)(of, &whole.row).into_iter().find(|part| part.id == id).map(Arc::new)?;
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&*row).ok()?.hash(&mut hasher);
+    // What changes is the whole.
+    Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision: whole.tag.revision } })
 }
 
 impl Source {
@@ -206,19 +224,19 @@ impl Source {
                 Some(Tagged { row, tag })
             }
             Self::Parts(of, derived) => {
-                let part = |base, whole: &Resource| {
-                    (derived.rows)(base, whole).into_iter().find(|part| part.id == id).map(Arc::new)
-                };
-                let (row, revision) = derived.from.iter().zip(of).find_map(|(base, of)| {
-                    let wholes = of.rows(&mut |whole| part(base, whole).is_some());
-                    let whole = of.row(wholes.first()?.id)?;
-                    Some((part(base, &whole.row)?, whole.tag.revision))
-                })?;
-                let mut hasher = DefaultHasher::new();
-                serde_json::to_string(&*row).ok()?.hash(&mut hasher);
-                // What changes is the whole.
-                Some(Tagged { row, tag: Tag { text: format!("\"{:x}\"", hasher.finish()), revision } })
+                let (base, whole) = self.whole_of(id)?;
+                let of = derived.from.iter().zip(of).find_map(|(from, of)| (*from == base).then_some(of))?;
+                part(*derived, base, &of.row(whole)?, id)
             }
         }
+    }
+
+    /// Whose part it is: its base type and number.
+    pub fn whole_of(&self, id: u64) -> Option<(&'static str, u64)> {
+        let Self::Parts(of, derived) = self else { return None };
+        derived.from.iter().zip(of).find_map(|(base, of)| {
+            let mut has = |whole: &Resource| (derived.rows)(base, whole).iter().any(|part| part.id == id);
+            of.rows(&mut has).first().map(|whole| (*base, whole.id))
+        })
     }
 }

@@ -1,8 +1,9 @@
-//! A store that counts what it is asked.
+//! A store that counts what it is asked, and may be late to tell what changed.
 
+use futures::StreamExt;
 use stampede::store::{Difference, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -10,11 +11,13 @@ pub struct Counting {
     pub inner: Arc<dyn Store>,
     pub reads: AtomicUsize,
     pub writes: AtomicUsize,
+    /// Milliseconds from a change to word of it.
+    pub late: AtomicU64,
 }
 
 impl Counting {
     pub fn of(inner: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0) })
+        Arc::new(Self { inner, reads: AtomicUsize::new(0), writes: AtomicUsize::new(0), late: AtomicU64::new(0) })
     }
 
     pub fn counts(&self) -> (usize, usize) {
@@ -45,7 +48,12 @@ impl Store for Counting {
         self.inner.commit(transaction).await
     }
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, Error> {
-        self.inner.watch(prefix, from).await
+        let late = Duration::from_millis(self.late.load(Ordering::SeqCst));
+        let told = self.inner.watch(prefix, from).await?.then(move |event| async move {
+            tokio::time::sleep(late).await;
+            event
+        });
+        Ok(told.boxed())
     }
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId, Error> {
         self.inner.grant_lease(ttl).await

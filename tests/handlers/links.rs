@@ -1,10 +1,12 @@
 //! Links between instances: as they are made, shown, led elsewhere, and waited for.
 
+use crate::counting::Counting;
 use crate::flow::in_memory;
 use crate::until;
 use crate::world::World;
 use serde_json::{Value, json};
 use stampede::store::{Operation, Transaction, encode, key};
+use std::sync::atomic::Ordering;
 
 /// On the managed network.
 async fn made(world: &World, mut body: Value) -> String {
@@ -78,6 +80,39 @@ async fn a_link_is_a_row_that_can_be_led_elsewhere() {
     for wrong in [json!("1i999"), json!("1n1"), json!(web)] {
         let (status, body) = client.ask("PUT", &path, json!({"targetInstanceId": wrong})).await;
         assert_eq!((status, body["fieldName"].as_str()), (422, Some("targetInstanceId")), "{body}");
+    }
+    world.ends();
+}
+
+/// A node that hears late of what was asked for at another must not take a wish for what is so already.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_at_two_nodes_in_turns_is_written_each_time() {
+    let store = Counting::of(in_memory());
+    let world = World::new(store.clone()).await;
+    let (client, other) = (&world.client, &world.other);
+    let stays = || json!({"startOnCreate": false});
+    let (one, two) = (made(&world, stays()).await, made(&world, stays()).await);
+    let body = json!({"instanceLinks": {"web": one}, "ports": ["8000:80"], "startOnCreate": false});
+    let id = made(&world, body).await;
+    let first = async |list: &str| client.get(list).await["data"][0]["id"].as_str().unwrap().to_owned();
+    let link = format!("/v1/instancelinks/{}", first(&format!("/v1/instances/{id}/instancelinks")).await);
+    let port = format!("/v1/ports/{}", first(&format!("/v1/instances/{id}/ports")).await);
+    let host = format!("/v1/hosts/{}", first("/v1/hosts").await);
+    // From now on the other begins to follow, and is late.
+    store.late.store(700, Ordering::SeqCst);
+    for path in [&link, &port, &host] {
+        assert_eq!(other.ask("GET", path, Value::Null).await.0, 200);
+    }
+    for (path, field, before, after) in [
+        (&link, "targetInstanceId", json!(one), json!(two)),
+        (&port, "publicPort", json!(8000), json!(8001)),
+        (&host, "labels", json!({"zone": "eu"}), json!({"zone": "us"})),
+    ] {
+        for (node, value) in [(client, &after), (other, &before), (client, &after)] {
+            let (status, row) = node.ask("PUT", path, json!({ field: value })).await;
+            assert_eq!((status, &row[field]), (200, value), "{path}: {row}");
+            until(&format!("{path} to be written"), async || client.get(path).await[field] == *value).await;
+        }
     }
     world.ends();
 }
