@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zlib
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
@@ -229,7 +230,18 @@ def is_cut_off():
 
 
 def two_at_once(release):
-    good("another lab beside it", "up", "1", "--release", release, "--no-agent", name=OTHER)
+    preferred = f"198.18.{zlib.crc32(OTHER.encode()) % 255 + 1}"
+    # What a lab with the same taste left behind.
+    subprocess.run(["ip", "link", "add", "leftover", "type", "veth", "peer", "name", "leftover-peer"], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", f"{preferred}.254/24", "dev", "leftover"], check=True)
+        good("another lab beside it", "up", "1", "--release", release, "--no-agent", name=OTHER)
+    finally:
+        subprocess.run(["ip", "link", "delete", "leftover"], check=True)
+    address = lab("address", "h1", name=OTHER).stdout.strip()
+    check("its subnet is none that was taken", address and not address.startswith(f"{preferred}."), address)
+    good("up again", "up", "--no-agent", name=OTHER)
+    check("its subnet stays", lab("address", "h1", name=OTHER).stdout.strip() == address)
     check("its etcd is its own", len(lab("exec", "h1", "etcdctl", "member", "list", name=OTHER).stdout.splitlines()) == 1)
     check("its h1 is another", lab("exec", "h1", "cat", "/etc/machine-id", name=OTHER).stdout != lab("exec", "h1", "cat", "/etc/machine-id").stdout)
     good("the other one goes", "down", name=OTHER)

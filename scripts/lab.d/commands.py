@@ -94,6 +94,7 @@ def _decide(lab, options):
     if record is None:
         count = options.count or 3
         release = options.release or RELEASES[0]
+        network.choose(lab)
         members = provision.ETCD_MEMBERS if count >= provision.ETCD_MEMBERS else 1
         return Record(lab, release, rootfs.ensure(lab, release), count, members)
     if not record.entry.exists():

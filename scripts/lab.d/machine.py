@@ -176,6 +176,13 @@ class Lock:
             self.descriptor = None
 
 
+def replace_file(path, text):
+    """All of the new text or all of the old, whenever the run is cut."""
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)
+
+
 @contextmanager
 def locked(path, limit=600):
     lock = Lock(path)

@@ -3,18 +3,61 @@
 The machine's own routes, rules and links stay as they are; it gains one link and that link's subnet.
 """
 
+import fcntl
 import json
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
-from machine import mount_points, run, wait_for
-from settings import Failure
+from machine import mount_points, replace_file, run, wait_for
+from settings import STATES, Failure
 
 
 def inside(lab, *command, **options):
     """Runs a command in the lab's network namespace. Not `ip netns exec`: that mounts /sys anew."""
     return run("nsenter", f"--net={lab.namespace_file}", *command, **options)
+
+
+def choose(lab):
+    """Decides on a new lab's subnet: the name's own, or the next that no link and no other lab has.
+
+    Two names may well ask for the same of 255, and what one run left behind must not keep another from starting.
+    """
+    with _alone(lab):
+        taken = {int(address.split(".")[2]) for address, _ in _addresses_on_links(lab) if address.startswith("198.18.")}
+        for file in STATES.glob("*/network"):
+            if file != lab.network_file:
+                taken.add(int(file.read_text()))
+        free = [network for network in _from(lab.preferred_network) if network not in taken]
+        if not free:
+            raise Failure("all of 198.18.0.0/16 is taken by labs and links: `scripts/lab down` those you no longer need")
+        replace_file(lab.network_file, f"{free[0]}\n")
+
+
+@contextmanager
+def _alone(lab):
+    """No other lab decides meanwhile. A lock on the folder of all labs: it leaves no file, however it ends."""
+    lab.state.mkdir(parents=True, exist_ok=True)
+    folder = os.open(STATES, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        wait_for("another scripts/lab to choose its network", 10, lambda: _locks(folder))
+        yield
+    finally:
+        os.close(folder)
+
+
+def _locks(descriptor):
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _from(first):
+    """All third bytes an address can have, from `first` round to the one before it."""
+    return [(first + step) % 256 for step in range(256)]
 
 
 def up(lab):
@@ -111,7 +154,13 @@ def _processes_in(lab):
 
 def _refuse_taken_subnet(lab):
     prefix = lab.subnet.rsplit(".", 1)[0] + "."
-    for link in json.loads(run("ip", "-json", "-4", "address", "show").stdout or "[]"):
-        for address in link.get("addr_info", []):
-            if address.get("local", "").startswith(prefix) and link["ifname"] != lab.machine_link:
-                raise Failure(f"{lab.subnet} is already on {link['ifname']}: take another name in STAMPEDE_LAB")
+    for address, link in _addresses_on_links(lab):
+        if address.startswith(prefix):
+            raise Failure(f"{lab.subnet} is already on {link}: take that away, or another name in STAMPEDE_LAB")
+
+
+def _addresses_on_links(lab):
+    """Each IPv4 address of this machine and its link's name, but for the lab's own link."""
+    links = json.loads(run("ip", "-json", "-4", "address", "show").stdout or "[]")
+    return [(address["local"], link["ifname"]) for link in links if link["ifname"] != lab.machine_link
+            for address in link.get("addr_info", []) if "local" in address]

@@ -1,12 +1,12 @@
 """What `up` decided about a lab: its release, its hosts, which of them hold etcd. Everything else is asked of the machine."""
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from host import Host
+from machine import replace_file
 from settings import Failure
 
 
@@ -37,7 +37,7 @@ class Record:
     def save(self):
         self.lab.state.mkdir(parents=True, exist_ok=True)
         data = {"release": self.release, "entry": str(self.entry), "count": self.count, "etcd_count": self.etcd_count}
-        _replace(self.lab.state / "lab.json", json.dumps(data) + "\n")
+        replace_file(self.lab.state / "lab.json", json.dumps(data) + "\n")
 
     def hosts(self):
         return [Host(self.lab, f"h{number}") for number in range(1, self.count + 1)]
@@ -51,9 +51,3 @@ class Record:
             names = " ".join(host.name for host in self.hosts())
             raise Failure(f"there is no host {name}; there are: {names}")
         return Host(self.lab, name)
-
-
-def _replace(path, text):
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_text(text)
-    os.replace(unfinished, path)

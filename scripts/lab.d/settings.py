@@ -35,8 +35,20 @@ class Lab:
 
     @property
     def network(self):
-        """The third byte of the lab's addresses: 0 for `lab`, else from the name."""
+        """The third byte of the lab's addresses: what `up` decided (see network.choose), before that what it would like."""
+        try:
+            return int(self.network_file.read_text())
+        except FileNotFoundError:
+            return self.preferred_network
+
+    @property
+    def preferred_network(self):
+        """0 for `lab`, else from the name: the same lab mostly has the same addresses, whatever else is up."""
         return 0 if self.name == "lab" else zlib.crc32(self.name.encode()) % 255 + 1
+
+    @property
+    def network_file(self):
+        return self.state / "network"
 
     @property
     def subnet(self):
