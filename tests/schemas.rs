@@ -65,10 +65,8 @@ const READ_ONLY: &[&str] = &[
     "hostNatGatewayService",
     "imageStoragePoolMap",
     "instanceHostMap",
-    "ipAddress",
     "ipAddressNicMap",
     "ipAssociation",
-    "ipPool",
     "ipsecTunnelService",
     "linkService",
     "metadataService",
@@ -83,7 +81,6 @@ const READ_ONLY: &[&str] = &[
     "storagePool",
     "storagePoolHostMap",
     "subnet",
-    "subnetIpPool",
     "virtualMachine",
     "volumeStoragePoolMap",
     "zone",
@@ -160,8 +157,15 @@ fn methods(declared: &Type, ours: &Value, theirs: &Value) -> Vec<String> {
         return Vec::new();
     }
     let read_only = READ_ONLY.contains(&declared.name);
-    // Hosts join by themselves; images are found by their names; who is subscribed to is no resource.
-    let told = [("host", "collectionMethods"), ("image", "resourceMethods"), ("agent", "resourceMethods")];
+    // Hosts join by themselves; images are found by their names; who is subscribed to is no resource; addresses come with instances
+    // or are acquired, and each pool is a subnetIpPool.
+    let told = [
+        ("host", "collectionMethods"),
+        ("image", "resourceMethods"),
+        ("agent", "resourceMethods"),
+        ("ipAddress", "collectionMethods"),
+        ("ipPool", "collectionMethods"),
+    ];
     let mut faults = Vec::new();
     for kind in ["collectionMethods", "resourceMethods"] {
         let same = ours[kind] == theirs[kind];

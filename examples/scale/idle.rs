@@ -77,6 +77,7 @@ impl Process {
         );
         std::fs::write(path("config.toml"), text).unwrap();
         let process = Command::new("setpriv")
+            .envs(unit_environment())
             .args(["--pdeathsig", "KILL"])
             .arg(binary())
             .args(["agent", "--config"])
@@ -187,6 +188,13 @@ fn has_network() -> bool {
 }
 
 /// Built beside this program.
+/// What the agent's unit sets.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unit = include_str!("../../systemd/stampede.service");
+    let lines = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+    lines.flat_map(str::split_whitespace).filter_map(|one| one.split_once('='))
+}
+
 fn binary() -> PathBuf {
     let told = std::env::var_os("STAMPEDE_BINARY").map(PathBuf::from);
     told.unwrap_or_else(|| std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("stampede"))

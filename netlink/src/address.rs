@@ -170,7 +170,7 @@ fn write(link: u32, spec: &AddressSpec) -> AddressMessage {
     message
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Address> {
+pub(crate) fn read(message: RouteNetlinkMessage) -> Option<Address> {
     let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) = message else {
         return None;
     };

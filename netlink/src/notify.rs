@@ -4,6 +4,7 @@
 //! socket can hold, the kernel drops some and says so (ENOBUFS): that is [`Event::Overrun`], after which everything must be
 //! looked at again. Dropping a future of `next` loses nothing.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -33,6 +34,8 @@ pub enum Event {
     Address {
         /// The link's index.
         link: u32,
+        /// Which one came, or was renewed; `None` where one went.
+        came: Option<IpAddr>,
     },
     /// A route came, changed or went.
     Route {
@@ -66,9 +69,12 @@ fn read_route(frame: &Frame) -> Option<Event> {
     match handle::decode(frame)? {
         message @ RouteNetlinkMessage::NewLink(_) => crate::link::read(message).map(Event::Link),
         message @ RouteNetlinkMessage::DelLink(_) => crate::link::read(message).map(Event::LinkGone),
-        RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message) => {
-            Some(Event::Address { link: message.header.index })
+        RouteNetlinkMessage::NewAddress(message) => {
+            let link = message.header.index;
+            let found = crate::address::read(RouteNetlinkMessage::NewAddress(message));
+            Some(Event::Address { link, came: found.map(|found| found.spec.address) })
         }
+        RouteNetlinkMessage::DelAddress(message) => Some(Event::Address { link: message.header.index, came: None }),
         RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
             Some(Event::Route { protocol: message.header.protocol.into() })
         }

@@ -35,7 +35,7 @@ async fn links_addresses_and_routes_are_told() {
     let event = until(&mut monitor, |event| matches!(event, Event::Link(link) if link.up)).await;
     assert!(matches!(event, Event::Link(link) if link.name == "br0" && link.kind == "bridge"));
     host.up("br0", &[("10.42.0.1", 24)]).await;
-    until(&mut monitor, |event| *event == Event::Address { link: index }).await;
+    until(&mut monitor, |event| matches!(event, Event::Address { link, .. } if *link == index)).await;
     let route = RouteSpec::unreachable("10.43.0.0/16".parse().unwrap());
     changed(host.netlink.reconcile_routes(&[route]).await.unwrap());
     until(&mut monitor, |event| *event == Event::Route { protocol: PROTOCOL }).await;

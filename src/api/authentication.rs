@@ -13,7 +13,7 @@ use crate::environment::Environment;
 use crate::orchestration::KEY_NAMES;
 use crate::resource::declaration::Type;
 use crate::resource::validation::Writer;
-use crate::resource::{Resource, State};
+use crate::resource::{Resource, State, floating};
 use crate::store::{Revision, Store, decode, key};
 use axum::http::StatusCode;
 use base64::Engine;
@@ -96,6 +96,12 @@ impl Principal {
             Role::ReadAdmin => false,
             Role::User => !declared.admin_writes && self.owns(declared.base, resource),
         }
+    }
+
+    /// Whether it may ask that of the row: what is done to others' rows, and what is made of everybody's.
+    pub fn may_ask(&self, declared: &Type, resource: &Resource, action: &str) -> bool {
+        let takes = declared.base == floating::POOL && action == "acquire" && self.role == Role::User;
+        takes || self.may_write(declared, resource)
     }
 
     fn owns(&self, base: &str, resource: &Resource) -> bool {

@@ -5,7 +5,7 @@ use super::streams;
 use crate::environment::Timestamp;
 use crate::resource::declaration::{Field, Form, LinkPath, Type};
 use crate::resource::validation::stored;
-use crate::resource::{Resource, date, identifier, transition, types};
+use crate::resource::{Resource, date, floating, identifier, transition, types};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -149,9 +149,10 @@ impl Serialize for Actions<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Shown { declared, resource, frame, .. } = self.shown;
         let mut map = serializer.serialize_map(None)?;
-        if frame.principal.may_write(declared, resource) {
+        // What is a part of an instance is changed with that.
+        if declared.base != floating::SHOWN || floating::stored_id(resource.id).is_some() {
             for action in transition::actions_of(declared.base, resource.state) {
-                if declared.action(action).is_some() {
+                if declared.action(action).is_some() && frame.principal.may_ask(declared, resource, action) {
                     map.serialize_entry(action, &format!("{}/?action={action}", self.address))?;
                 }
             }

@@ -9,7 +9,7 @@ use super::{body, idempotency, secret};
 use crate::orchestration::{Draft, ServiceError, Written};
 use crate::resource::declaration::Type;
 use crate::resource::validation::{self, Invalid, InvalidCode};
-use crate::resource::{Resource, identifier, instance, schema, transition, types};
+use crate::resource::{Resource, floating, identifier, instance, schema, transition, types};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -145,10 +145,10 @@ impl Exchange<'_> {
             let message = format!("a {} has no action {name:.40}; it has {}", declared.name, known.join(", "));
             return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
         };
-        self.may(self.request.principal.may_write(declared, row), declared)?;
+        self.may(self.request.principal.may_ask(declared, row, action.name), declared)?;
         let (expected, wait) = (self.request.expected(&found.tag)?, Wait::read(self.request)?);
         let input = body::parse(&self.request.content_type, bytes).await?;
-        let input = match action.input.and_then(types::find) {
+        let mut input = match action.input.and_then(types::find) {
             Some(form) => validation::action(form, &input)?,
             None => Map::new(),
         };
@@ -158,6 +158,10 @@ impl Exchange<'_> {
             let message = format!("{name} is not possible while it is {}; {possible} is", row.state);
             return Err(ApiError::invalid(InvalidCode::ActionNotAvailable, message));
         }
+        if declared.base == floating::POOL {
+            // Whose it is to be.
+            input.insert("accountId".into(), self.request.principal.account.into());
+        }
         let acting = self.context.service.act_if(declared.base, row.id, action.name, input, expected);
         let written = match row.account_id {
             // It counts again.
@@ -166,6 +170,9 @@ impl Exchange<'_> {
             }
             _ => acting.await?,
         };
+        // What is acquired of a pool is no pool.
+        let made = written.resources.first().and_then(|row| types::find(&row.kind));
+        let declared = made.filter(|made| made.base != declared.base).unwrap_or(declared);
         self.finish(StatusCode::ACCEPTED, declared, written, wait, None).await
     }
 

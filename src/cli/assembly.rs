@@ -22,6 +22,7 @@ use crate::host::config::{Config, ConfigError, Encryption};
 use crate::host::description::{self, advertised, store_addresses};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
+use crate::host::floating::{self, Floats};
 use crate::host::instances::Instances;
 use crate::host::links;
 use crate::host::reclaim::{self, Kept};
@@ -32,7 +33,7 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec,
+    Floating, Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec,
     dns::{self, Askers, Dns},
     driver,
     ipsec::capability,
@@ -303,6 +304,7 @@ impl Agent {
             published,
             links,
             links_memory: Some(self.links_memory()),
+            floating: self.floating(&kernel).await?,
             protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };
@@ -324,6 +326,19 @@ impl Agent {
     fn led(&self) -> Result<(Published, Links)> {
         let (known, _) = self.ledger.assignments().context("what is published on this host cannot be read")?;
         Ok((Published::new(&known), Links::new(&known, Some(&self.links_memory()))))
+    }
+
+    /// Those that an agent before this one had lead on.
+    async fn floating(&self, kernel: &Kernel) -> Result<Floating> {
+        let floating = Floating::default();
+        floating.adopt(kernel, self.floats()?.ways()).await.context("which floating addresses this host has")?;
+        Ok(floating)
+    }
+
+    /// What the ledger has of floating addresses.
+    fn floats(&self) -> Result<Floats> {
+        let (known, _) = self.ledger.assignments().context("which floating addresses this host has cannot be read")?;
+        Ok(Floats::new(&known))
     }
 
     fn links_memory(&self) -> PathBuf {
@@ -463,6 +478,19 @@ impl Agent {
             let orchestrator = orchestrator.clone();
             tokio::spawn(links::keep(network.links(), orchestrator, self.environment.clone(), host.clone()))
         });
+        let floats = self.floats()?;
+        let floating = network.as_ref().map(|network| {
+            let keeper = floating::Keeper {
+                floats: floats.clone(),
+                network: network.floating(),
+                membership: joined.membership.clone(),
+                orchestrator: orchestrator.clone(),
+                store: self.store.clone(),
+                environment: self.environment.clone(),
+                host: host.clone(),
+            };
+            tokio::spawn(keeper.keep())
+        });
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
@@ -474,7 +502,7 @@ impl Agent {
             supervision: self.supervision,
             driver: Arc::new(self.docker),
             network: network.as_ref().map(Network::addressing),
-            led: network.as_ref().map(|network| (network.published(), network.links())),
+            led: network.as_ref().map(|network| (network.published(), network.links(), floats)),
             askers: self.askers,
             cluster_generation: generation,
             exclusives,
@@ -488,7 +516,7 @@ impl Agent {
         naming.abort();
         leaving.abort();
         housekeeping.abort();
-        learning.iter().for_each(JoinHandle::abort);
+        learning.iter().chain(&floating).for_each(JoinHandle::abort);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::chain;
 use super::exclusive::Exclusives;
 use super::first::Firsts;
+use super::floating::Floats;
 use super::plan::{self, Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use super::reclaim::Kept;
@@ -59,7 +60,7 @@ pub struct Instances {
     /// `None` on a host without the managed network.
     pub network: Option<Addressing>,
     /// The public ports that it opens, and whom its instances are linked to, where it sees to that.
-    pub led: Option<(Published, Links)>,
+    pub led: Option<(Published, Links, Floats)>,
     /// Who may ask for names here, and whose.
     pub askers: Askers,
     pub cluster_generation: u64,
@@ -355,9 +356,10 @@ impl Instances {
         match step {
             // It waits for the disk, which must not keep others waiting.
             Step::WriteLedger(assignment) => {
-                if let Some((published, links)) = &self.led {
+                if let Some((published, links, floating)) = &self.led {
                     published.put(&assignment);
                     links.put(&assignment);
+                    floating.put(&assignment);
                 }
                 self.askers.put(&assignment);
                 self.ledger.keep_assignment(*assignment).await?;
@@ -383,9 +385,10 @@ impl Instances {
             }
             Step::ForgetLedger => {
                 self.ledger.forget(id)?;
-                if let Some((published, links)) = &self.led {
+                if let Some((published, links, floating)) = &self.led {
                     published.forget(id);
                     links.forget(id);
+                    floating.forget(id);
                 }
                 self.askers.forget(id);
                 self.exclusives.forget(id);

@@ -10,6 +10,7 @@ pub mod config;
 pub mod description;
 pub mod exclusive;
 pub mod first;
+pub mod floating;
 pub mod instances;
 pub mod links;
 pub mod plan;

@@ -37,7 +37,12 @@ impl Membership {
 
     /// Whether this host runs anything exclusive; from then on the fence's deadline is kept.
     pub fn set_exclusive(&self, exclusive: bool) {
-        self.shared.exclusive.send_if_modified(|known| std::mem::replace(known, exclusive) != exclusive);
+        self.shared.set_fenced(|fenced| fenced.instances = exclusive);
+    }
+
+    /// Whether this host has floating addresses, or is to have some: the same.
+    pub fn set_floating(&self, floating: bool) {
+        self.shared.set_fenced(|fenced| fenced.addresses = floating);
     }
 
     /// The fence's deadline as last published by this agent, and its changes.

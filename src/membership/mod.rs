@@ -47,7 +47,7 @@ use lease::LeaseFile;
 use record::Host;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -121,10 +121,27 @@ struct Shared {
     host: watch::Sender<Arc<Host>>,
     liveness: watch::Receiver<Liveness>,
     exclusive: watch::Sender<bool>,
+    fenced: Mutex<Fenced>,
     fence: watch::Receiver<Option<Fence>>,
     given_up: GivenUp,
     commands: mpsc::Sender<Command>,
     ttl: Duration,
+}
+
+/// What this host has that lives no longer than its deadline.
+#[derive(Debug, Default)]
+struct Fenced {
+    instances: bool,
+    addresses: bool,
+}
+
+impl Shared {
+    fn set_fenced(&self, change: impl FnOnce(&mut Fenced)) {
+        let mut fenced = self.fenced.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut fenced);
+        let any = fenced.instances || fenced.addresses;
+        self.exclusive.send_if_modified(|known| std::mem::replace(known, any) != any);
+    }
 }
 
 impl Membership {
@@ -153,6 +170,7 @@ impl Membership {
             }
         };
         let (liveness, seen) = watch::channel(Liveness::Joining);
+        let reasons = Mutex::new(Fenced { instances: exclusive, addresses: false });
         let (exclusive, asked) = watch::channel(exclusive);
         let (fence, fenced) = watch::channel(None);
         let (commands, orders) = mpsc::channel(1);
@@ -180,6 +198,7 @@ impl Membership {
                 identity: own_identity,
                 host: watch::Sender::new(Arc::new(host)),
                 liveness: seen,
+                fenced: reasons,
                 exclusive,
                 fence: fenced,
                 given_up: GivenUp::default(),

@@ -7,7 +7,12 @@ use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led;
 use super::overlay::Plan;
-use stampede_netlink::{Outcome, address::Others, link::LinkSpec};
+use stampede_netlink::{
+    Outcome,
+    address::{Change, Others},
+    link::LinkSpec,
+};
+use std::time::Duration;
 
 /// What came of it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -77,7 +82,7 @@ pub enum Extent {
 }
 
 /// Makes the plan so: settings, links, what lies on them, then routes, the guard before all others, and the firewall.
-pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, extent: Extent) -> Applied {
+pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, (extent, now): (Extent, Duration)) -> Applied {
     let subnet = &config.subnet;
     let mut applied = Applied { warnings: plan.problems.clone(), ..Applied::default() };
     let netlink = &kernel.netlink;
@@ -88,8 +93,15 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, extent:
     if let Some(bridge) = &plan.bridge
         && let Some(index) = applied.link(kernel, bridge).await
     {
-        let others = if extent == Extent::Whole { Others::Remove } else { Others::Keep };
-        applied.count(netlink.ensure_addresses(index, &plan.bridge_addresses, others).await);
+        let knows_all = extent == Extent::Whole && !config.floating.is_undecided();
+        let others = if knows_all { Others::Remove } else { Others::Keep };
+        let addresses = [plan.bridge_addresses.as_slice(), &config.floating.specs(now)].concat();
+        let outcome = netlink.ensure_addresses(index, &addresses, others).await;
+        // What is only renewed is no change.
+        applied.count(outcome.map(|mut outcome| {
+            outcome.made.retain(|change| !matches!(change, Change::Renew(_)));
+            outcome
+        }));
     }
     hairpin::apply(kernel, subnet, plan.bridge.as_ref().and_then(|bridge| bridge.mtu), &mut applied).await;
     let overlay = match &plan.overlay {

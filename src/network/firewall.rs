@@ -12,7 +12,7 @@
 use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
-use super::led::{HERE, ITSELF, LINKS, Led, PORTS, REFUSED};
+use super::led::{FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, PORTS, REFUSED};
 use super::overlay::{BRIDGE, OVERLAY};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
@@ -35,6 +35,8 @@ const FILTER: i32 = 0;
 /// Before other filters.
 const REFUSE: i32 = -10;
 const SOURCE_NAT: i32 = 100;
+/// When sources are what the wire sees.
+const LAST: i32 = 150;
 /// Before Docker's own (-100), so that a port that both publish is ours; and right after it.
 const DESTINATION_NAT: i32 = -105;
 const LED: i32 = -50;
@@ -81,10 +83,13 @@ fn sources(managed: Prefix) -> Vec<Rule> {
         Rule::new([Expression::to(hairpin::OUT), Expression::source(loopback), as_nobody().1])
             .comment("from 127.0.0.1 of this host")
     });
-    let leaving =
-        Rule::new([Expression::source(managed), Expression::destination(managed).but_not(), Expression::Masquerade]);
+    let out = || [Expression::source(managed), Expression::destination(managed).but_not()];
+    let own = Target::Map { key: vec![Field::Ipv4(Side::Source)], map: LEAVING.to_owned(), port: false };
+    let under_own = Rule::new(out().into_iter().chain([Expression::SourceNat(own)]).collect::<Vec<_>>());
+    let leaving = Rule::new(out().into_iter().chain([Expression::Masquerade]).collect::<Vec<_>>());
     let mut rules = vec![asks_itself.comment("who asks for its own port would answer itself")];
     rules.extend(from_loopback);
+    rules.push(under_own.comment("out of the managed network under its floating address"));
     rules.push(leaving.comment("out of the managed network under this host's address"));
     rules
 }
@@ -123,6 +128,20 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
         Expression::ToThisHost,
         Expression::DestinationNat(Target::Map { key, map: PORTS.to_owned(), port: true }),
     ]);
+    let floating = Rule::new([
+        Expression::ToThisHost,
+        Expression::DestinationNat(Target::Map {
+            key: vec![Field::Ipv4(Side::Destination)],
+            map: FLOATING.to_owned(),
+            port: false,
+        }),
+    ]);
+    let fenced = Rule::new([
+        Expression::Lookup { key: vec![Field::Ipv4(Side::Source)], set: FENCED.to_owned(), negated: false },
+        Expression::NotFromThisHost,
+        Expression::Counter,
+        Expression::Verdict(Verdict::Drop),
+    ]);
     let linked = to_links(all.gateway).map(|to_links| {
         let target = Target::Map { key: asker(), map: LINKS.to_owned(), port: true };
         let expressions = to_links.into_iter().chain([Expression::DestinationNat(target)]);
@@ -148,14 +167,23 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
                 ChainKind::Nat,
                 Place::Prerouting,
                 DESTINATION_NAT,
-                linked.into_iter().chain([led.clone().comment("to who has the port")]).collect(),
+                linked
+                    .into_iter()
+                    .chain([
+                        floating.clone().comment("by its floating address"),
+                        led.clone().comment("to who has the port"),
+                    ])
+                    .collect(),
             ),
             chain(
                 "published-here",
                 ChainKind::Nat,
                 Place::Output,
                 DESTINATION_NAT,
-                vec![led.comment("from this host, to who has the port")],
+                vec![
+                    floating.comment("from this host, by its floating address"),
+                    led.comment("from this host, to who has the port"),
+                ],
             ),
             chain(
                 "around",
@@ -179,6 +207,13 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
                     .collect(),
             ),
             chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources(managed)),
+            chain(
+                "fenced",
+                ChainKind::Filter,
+                Place::Postrouting,
+                LAST,
+                vec![fenced.comment("under a floating address only while this host has it")],
+            ),
         ],
     }
 }

@@ -107,7 +107,7 @@ impl Kernel {
     }
 
     /// Runs something short and blocking in the namespace.
-    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    pub(super) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
         match &self.namespace {
             None => Ok(work()),
             Some(namespace) => namespace::run_in(namespace.as_fd(), work),

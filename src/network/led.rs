@@ -12,13 +12,15 @@
 use super::NetworkConfig;
 use super::apply::Applied;
 use super::firewall;
+use super::floating::Floated;
+use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::links::{From, Linked};
 use super::ports::{Opened, transport};
 use crate::resource::port::Protocol;
 use stampede_netlink::conntrack::Flow;
 use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Transport, Set, SetData, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 
@@ -33,11 +35,18 @@ pub const HERE: &str = "here";
 /// Those that may ask for something of their own, each as source and destination of a packet.
 pub const ITSELF: &str = "itself";
 
+/// A floating address → its instance's; and back, of each instance one; and all of them.
+pub const FLOATING: &str = "floating";
+pub const LEAVING: &str = "leaving";
+pub const FENCED: &str = "fenced";
+
 /// All that is led.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Led {
     pub opened: Opened,
     pub linked: Linked,
+    /// Floating addresses, and whom they lead to.
+    pub floating: Floated,
     /// Where instances find their links.
     pub gateway: Option<Ipv4Addr>,
 }
@@ -76,7 +85,16 @@ impl Led {
         let ways = || self.linked.ways.iter();
         let led = ways().filter_map(|(key, to)| to.as_ref().map(|to| from(key, Some(to)))).collect();
         let refused = ways().filter(|(_, to)| to.is_none()).map(|(key, _)| from(key, None)).collect();
-        let published = || self.opened.ports.values().map(SocketAddrV4::ip);
+        let published = || self.opened.ports.values().map(SocketAddrV4::ip).chain(self.floating.all.values());
+        let one = |(from, to): (&Ipv4Addr, &Ipv4Addr)| Element {
+            key: vec![Value::Ipv4(*from)],
+            data: Some(ElementData::Values(vec![Value::Ipv4(*to)])),
+        };
+        let floating = self.floating.all.iter().map(one).collect();
+        // The first of several.
+        let there = self.floating.all.iter().rev().filter(|(at, _)| self.floating.there.contains(at));
+        let leaving: BTreeMap<Ipv4Addr, Ipv4Addr> = there.map(|(at, to)| (*to, *at)).collect();
+        let address = || Some(SetData::Values(vec![DataType::Ipv4]));
         let to = || Some(SetData::Values(vec![DataType::Ipv4, DataType::Port]));
         let who = [DataType::Ipv4, DataType::Protocol, DataType::Port];
         // Whom it leads to is known before anything is led there.
@@ -89,6 +107,21 @@ impl Led {
             set(PORTS, "published ports", &[DataType::Protocol, DataType::Port], to(), ports),
             set(LINKS, "links", &who, to(), led),
             set(REFUSED, "links to nobody", &who, None, refused),
+            set(FLOATING, "floating addresses", &[DataType::Ipv4], address(), floating),
+            set(
+                LEAVING,
+                "under which address they leave",
+                &[DataType::Ipv4],
+                address(),
+                leaving.iter().map(one).collect(),
+            ),
+            set(
+                FENCED,
+                "not to be sent from without having it",
+                &[DataType::Ipv4],
+                None,
+                addresses(self.floating.all.keys(), false),
+            ),
         ]
     }
 
@@ -96,6 +129,9 @@ impl Led {
     fn wanted(&self, flow: &Flow) -> Option<Option<SocketAddrV4>> {
         let protocol = if flow.protocol == Transport::Tcp { Protocol::Tcp } else { Protocol::Udp };
         let (source, asked) = (flow.original.source, flow.original.destination);
+        if let Some(to) = self.floating.all.get(asked.ip()) {
+            return Some(Some(SocketAddrV4::new(*to, asked.port())));
+        }
         let link = self.linked.ways.get(&(*source.ip(), protocol, asked.port()));
         match link.filter(|_| Some(*asked.ip()) == self.gateway) {
             Some(to) => Some(*to),
@@ -117,7 +153,12 @@ impl Led {
             // Whoever asks itself and keeps its source gets no answer.
             let asker = flow.original.source;
             let alone = asked != led && asker.ip() == led.ip() && flow.reply.destination == asker;
-            to_us && (past || elsewhere || alone)
+            // A floating address that was this host's, either way.
+            let gone = asked != led && managed(*led.ip()) && !to_us;
+            let (left, under) = (flow.original.source.ip(), flow.reply.destination.ip());
+            let is_ours = own.contains(under) || *under == hairpin::SOURCE || managed(*under) || under.is_loopback();
+            let left = managed(*left) && under != left && !is_ours;
+            gone || left || to_us && (past || elsewhere || alone)
         };
         flows.into_iter().filter(is_stale).collect()
     }
@@ -127,7 +168,8 @@ impl Led {
 pub(super) async fn apply(kernel: &Kernel, config: &NetworkConfig, applied: &mut Applied) {
     let mut opened = config.published.plan();
     applied.warnings.append(&mut opened.problems);
-    let led = Led { opened, linked: config.links.plan(&config.host), gateway: Some(config.subnet.gateway) };
+    let linked = config.links.plan(&config.host);
+    let led = Led { opened, linked, floating: config.floating.plan(), gateway: Some(config.subnet.gateway) };
     let unseen = config.published.unseen();
     let changed = firewall::ensure_table(kernel, &config.subnet, &led).await;
     unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);

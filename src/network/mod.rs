@@ -7,6 +7,7 @@
 //! | [`overlay`], [`apply`](mod@apply) | links, routes and neighbours: a pure plan, and making it so |
 //! | [`firewall`] | one nftables table, and two rules in Docker's chain |
 //! | [`ports`], [`links`] | which ports this host opens, and whom its instances reach by names of their own |
+//! | [`floating`], [`announce`] | addresses of other networks that lead to instances of this host, and that others hear of it |
 //! | [`led`], [`hairpin`] | how both are led where they lead; the ways to there that are not straight |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
@@ -17,11 +18,13 @@
 //! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
 
 pub mod address;
+mod announce;
 mod apply;
 pub mod block;
 pub mod dns;
 pub mod driver;
 mod firewall;
+mod floating;
 mod hairpin;
 pub mod ipsec;
 pub mod kernel;
@@ -38,6 +41,7 @@ pub mod subnet;
 mod tests;
 
 pub use address::{Allocator, hold};
+pub use floating::Floating;
 pub use links::Links;
 pub use ports::Published;
 pub use subnet::SubnetSpec;
@@ -111,6 +115,8 @@ pub struct NetworkConfig {
     /// Whom its instances are linked to; and the file that keeps where those are: `/var/lib/stampede/links.json`.
     pub links: Links,
     pub links_memory: Option<PathBuf>,
+    /// What of other networks leads to its instances.
+    pub floating: Floating,
 }
 
 impl NetworkConfig {
@@ -128,6 +134,7 @@ impl NetworkConfig {
             published: Published::new(&[]),
             links: Links::new(&[], None),
             links_memory: None,
+            floating: Floating::default(),
         }
     }
 
@@ -214,7 +221,9 @@ pub struct Network {
     status: watch::Receiver<NetworkStatus>,
     view: MeshView,
     task: tokio::task::JoinHandle<()>,
+    floating: Floating,
     _following: AbortOnDropHandle<()>,
+    _floated: AbortOnDropHandle<()>,
 }
 
 impl Drop for Network {
@@ -282,6 +291,15 @@ impl Network {
         let (published, links) = (config.published.clone(), config.links.clone());
         let following = links.clone().follow(store.clone(), environment.clone(), config.links_memory.clone());
         let following = AbortOnDropHandle::new(tokio::spawn(following));
+        let floating = config.floating.clone();
+        let keeper = floating::Keeper {
+            floating: floating.clone(),
+            kernel: kernel.clone(),
+            environment: environment.clone(),
+            subnet,
+            status: receiver.clone(),
+        };
+        let floated = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
         let reconciler = reconcile::Reconciler {
             kernel: kernel.clone(),
             store,
@@ -303,7 +321,9 @@ impl Network {
             status: receiver,
             view,
             task,
+            floating,
             _following: following,
+            _floated: floated,
         }
     }
 
@@ -327,6 +347,11 @@ impl Network {
     /// Whom this host's instances are linked to: the same.
     pub fn links(&self) -> Links {
         self.links.clone()
+    }
+
+    /// Which floating addresses are this host's: the same.
+    pub fn floating(&self) -> Floating {
+        self.floating.clone()
     }
 
     /// The overlay's MTU as it is now: what new instances are told.

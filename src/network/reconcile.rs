@@ -18,13 +18,13 @@ use super::kernel::Kernel;
 use super::led;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
-use super::{NetworkConfig, NetworkStatus};
+use super::{Floating, NetworkConfig, NetworkStatus};
 use crate::environment::{Backoff, Environment};
 use crate::store::{Store, mirror::Changes, mirror::Mirror};
 use serde::{Deserialize, Serialize};
 use stampede_netlink::notify::{Event, Monitor, RulesMonitor};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -98,6 +98,7 @@ impl Reconciler {
     pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
         let (mut published, mut links) = (self.config.published.changes(), self.config.links.changes());
+        let mut floating = self.config.floating.changes();
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
@@ -134,9 +135,10 @@ impl Reconciler {
                     // Ours is one of its ends: it never fails.
                     _ = published.changed() => LED,
                     () = links.next() => LED,
+                    () = floating.next() => LED,
                     _ = mesh.next() => "mesh",
                     _ = blocks.next() => "blocks",
-                    why = ears.hear() => why,
+                    why = ears.hear(&self.config.floating) => why,
                     () = Encrypted::speaks(&mut self.encrypted) => "encryption",
                     Some(_) = announcing.join_next() => "announced",
                     () = tokio::time::sleep_until(until) => "time",
@@ -182,7 +184,8 @@ impl Reconciler {
             }
         };
         self.mtu.store(mtu, Ordering::Relaxed);
-        let applied = apply(&self.kernel, &self.config, &plan, extent).await;
+        let now = self.environment.clock.boottime();
+        let applied = apply(&self.kernel, &self.config, &plan, (extent, now)).await;
         if applied.changes > 0 || !applied.failed.is_empty() {
             tracing::info!(changes = applied.changes, failed = applied.failed.len(), "the network was changed");
         }
@@ -338,10 +341,10 @@ impl Ears {
     }
 
     /// Waits for something that may concern us.
-    async fn hear(&mut self) -> &'static str {
+    async fn hear(&mut self, floating: &Floating) -> &'static str {
         let Self { links, rules } = self;
         tokio::select! {
-            alive = hear_links(links) => {
+            alive = hear_links(links, floating) => {
                 if !alive {
                     *links = None;
                 }
@@ -369,11 +372,11 @@ impl Ears {
 }
 
 /// False where the socket is of no more use.
-async fn hear_links(monitor: &mut Option<Monitor>) -> bool {
+async fn hear_links(monitor: &mut Option<Monitor>, floating: &Floating) -> bool {
     let Some(monitor) = monitor else { return std::future::pending().await };
     loop {
         match monitor.next().await {
-            Ok(event) if concerns_us(&event) => return true,
+            Ok(event) if concerns_us(&event, floating) => return true,
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "notifications of links end; listening anew");
@@ -395,8 +398,10 @@ async fn hear_rules(monitor: &mut Option<RulesMonitor>) -> bool {
 }
 
 /// Containers' links come and go all day and are none of the loop's business.
-fn concerns_us(event: &Event) -> bool {
+fn concerns_us(event: &Event, floating: &Floating) -> bool {
     match event {
+        // Renewed all the time.
+        Event::Address { came: Some(IpAddr::V4(address)), .. } if floating.is_held(*address) => false,
         Event::Link(link) | Event::LinkGone(link) => {
             [BRIDGE, OVERLAY, hairpin::OUT, hairpin::IN].contains(&link.name.as_str())
         }

@@ -5,7 +5,7 @@ use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
-use super::{links, ports};
+use super::{floating, links, ports};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
 use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 /// What is asked for and cannot be given yet.
 const CREDENTIALS: &str = "credentialIds";
+/// Tries of one create against others who acquire addresses of the same pool.
+const TRIES: usize = 8;
 /// Most instances that one create makes.
 const MOST_AT_ONCE: u64 = 100;
 
@@ -83,7 +85,9 @@ impl Orchestrator {
             None => {
                 let name = key::uuid(&next.uuid);
                 let owner = encode(&name, &json!(format!("{}/{}", instance::BASE, next.id)))?;
-                Transaction::new().absent(row).absent(&name).then(Operation::put(&name, owner))
+                let born = floating::born_with(next)?;
+                let born = Transaction { compares: born.compares, success: born.operations, ..Transaction::new() };
+                born.absent(row).absent(&name).then(Operation::put(&name, owner))
             }
         };
         Ok(transaction.then(Operation::put(row, encode(row, next)?)))
@@ -118,7 +122,7 @@ impl Orchestrator {
     }
 
     /// Whether it is on the managed network: where nothing else was chosen.
-    async fn is_managed(&self, wanted: &Resource) -> Result<bool, ServiceError> {
+    pub(super) async fn is_managed(&self, wanted: &Resource) -> Result<bool, ServiceError> {
         match wanted.get::<Vec<u64>>(instance::NETWORK_IDS).unwrap_or_default()[..] {
             [] | [seed::MANAGED] => Ok(true),
             [seed::UNMANAGED] => Ok(false),
@@ -190,7 +194,19 @@ impl Orchestrator {
         Ok(all)
     }
 
-    async fn create_instance(&self, draft: Draft) -> Result<Written, ServiceError> {
+    /// Tried again with another floating address where somebody was faster with the one that was chosen.
+    async fn create_instance(&self, mut draft: Draft) -> Result<Written, ServiceError> {
+        for _ in 0..TRIES {
+            let associated = self.acquire_for(&mut draft.fields, draft.account_id).await?;
+            match (self.create_one(draft.clone()).await, associated) {
+                (Err(ServiceError::Conflict(_)), Some(associated)) if self.is_taken(&associated).await? => {}
+                (made, _) => return made,
+            }
+        }
+        Err(ServiceError::Conflict("others take the pool's addresses all the time; try again".into()))
+    }
+
+    async fn create_one(&self, draft: Draft) -> Result<Written, ServiceError> {
         let id = self.number(instance::BASE).await?;
         let start = draft.fields.get(instance::START_ON_CREATE).and_then(Value::as_bool).unwrap_or(true);
         let state = if start { State::Creating } else { State::Stopped };
@@ -198,6 +214,7 @@ impl Orchestrator {
         let managed = self.is_managed(&wanted).await?;
         ports::check(&wanted, managed)?;
         links::check(&wanted, managed)?;
+        floating::check(&wanted, managed)?;
         self.check_links(&wanted).await?;
         let targets = if start { self.await_targets(&mut wanted).await? } else { Vec::new() };
         wanted.set(instance::DESIRED, json!(if start { Desired::Running } else { Desired::Stopped }));

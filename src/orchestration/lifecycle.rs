@@ -79,6 +79,8 @@ pub enum Next {
     Write(Box<Resource>),
     /// An external handler did not answer in time.
     Overdue,
+    /// A floating address is to come back from its host, be that there or not.
+    TakeBack,
     /// The row goes.
     Forget,
 }
@@ -239,6 +241,7 @@ pub fn drive(instance: &Resource, now: Timestamp) -> Next {
             next.remove_time = Some(now.after(PURGE_AFTER));
         }
         State::Restoring => next.enter(State::Stopped),
+        State::Disassociating => return Next::TakeBack,
         State::Removed => match instance.remove_time {
             Some(time) if time > now => return Next::Wait(time),
             _ => purge(&mut next, now),
@@ -283,7 +286,7 @@ pub fn due(instance: &Resource, now: Timestamp) -> Option<Timestamp> {
     match drive(instance, now) {
         Next::Nothing => None,
         Next::Wait(time) => Some(time),
-        Next::Place | Next::Write(_) | Next::Overdue | Next::Forget => Some(now.after(GRACE)),
+        Next::Place | Next::Write(_) | Next::Overdue | Next::TakeBack | Next::Forget => Some(now.after(GRACE)),
     }
 }
 

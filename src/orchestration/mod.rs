@@ -8,11 +8,12 @@
 //! ```
 //! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
 //! takes what a host saw; [`handlers`] lets programs outside have a part in it; [`failover`] looks after what lost hosts ran;
-//! [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
+//! [`floating`] has addresses lead to instances; [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
 
 mod creation;
 mod drain;
 pub mod failover;
+mod floating;
 pub mod handlers;
 mod hosts;
 pub mod house;
@@ -29,6 +30,7 @@ mod status;
 pub mod todo;
 pub mod workload;
 
+pub use floating::Hold;
 pub use handlers::Publication;
 pub use orchestrator::{KEY_NAMES, Orchestrator};
 pub use service::{Draft, Service, ServiceError, Written};

@@ -10,7 +10,7 @@ use crate::placement::record::Claim;
 use crate::placement::{Placer, Room};
 use crate::resource::link::{self, Endpoint};
 use crate::resource::validation::Invalid;
-use crate::resource::{Resource, State, constraint, identifier, instance};
+use crate::resource::{Resource, State, constraint, floating, identifier, instance};
 use crate::store::{self, Compare, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -19,7 +19,8 @@ use std::sync::Arc;
 /// Tries of one change against others who change the same.
 const TRIES: usize = 8;
 /// The types that are stored by number.
-const COUNTED: &[&str] = &["account", "credential", "externalHandler", "image", "instance", "network"];
+const COUNTED: &[&str] =
+    &["account", "credential", "externalHandler", floating::BASE, "image", "instance", floating::POOL, "network"];
 
 /// A credential's name: what is looked up at sign-in.
 const PUBLIC_VALUE: &str = "publicValue";
@@ -269,7 +270,18 @@ impl Orchestrator {
                 }
                 Err(error) => return Err(error),
             };
+            let over = base == instance::BASE && matches!(current.state, State::Purging | State::Purged);
+            if over && self.give_back(&current, &entry).await? {
+                continue;
+            }
             match lifecycle::drive(&current, self.now()) {
+                lifecycle::Next::TakeBack => {
+                    self.take_back_besides(id);
+                    return Ok(());
+                }
+                lifecycle::Next::Write(next) if base == floating::BASE && next.state == State::Purged => {
+                    return self.free_address(&current, &entry).await;
+                }
                 lifecycle::Next::Nothing => return self.forget_todo(base, id, unchanged(&entry)).await,
                 lifecycle::Next::Wait(_) if hold::is_held(&current) || !lifecycle::waits_for_targets(&current) => {
                     return Ok(());
@@ -325,15 +337,25 @@ impl Orchestrator {
 
     /// What needs no host: there at once. A credential's public value is a name that only one may have.
     async fn create_plain(&self, draft: Draft) -> Result<Written, ServiceError> {
+        let id = self.number(&draft.base).await?;
+        self.create_plain_with(id, draft, Transaction::new()).await
+    }
+
+    /// The same under that number, in one transaction with something else.
+    pub(super) async fn create_plain_with(
+        &self,
+        id: u64,
+        draft: Draft,
+        besides: Transaction,
+    ) -> Result<Written, ServiceError> {
         let base = &draft.base.clone();
-        let id = self.number(base).await?;
         let state = State::Active;
         let made = resource(id, draft, &self.0.environment, state, self.now());
         let asked = Cause::Asked("create");
         let made = self.pass(base, None, made, asked).await?;
         let row = key::resource(base, id);
         let uuid = key::uuid(&made.uuid);
-        let mut transaction = Transaction::new()
+        let mut transaction = besides
             .absent(&row)
             .absent(&uuid)
             .then(Operation::put(&uuid, encode(&uuid, &json!(format!("{base}/{id}")))?))
@@ -363,6 +385,7 @@ impl Service for Orchestrator {
             instance::BASE => self.create_instances(draft).await,
             "host" => Err(invalid("InvalidAction", "kind", "a host joins by itself: install the agent on it")),
             handlers::BASE => self.create_plain(handlers::sorted(draft)?).await,
+            floating::POOL => self.create_pool(draft).await,
             _ => self.create_plain(draft).await,
         }
     }
@@ -382,6 +405,9 @@ impl Service for Orchestrator {
         }
         if base == link::BASE {
             return self.update_link(id, &changes, expected).await;
+        }
+        if base == floating::SHOWN {
+            return self.update_address(id, &changes, expected).await;
         }
         if base == instance::BASE {
             constraint::check(&changes)
@@ -408,6 +434,15 @@ impl Service for Orchestrator {
         let now = self.now();
         if base == "host" {
             return self.act_on_host(id, action, &input, expected).await;
+        }
+        if base == floating::SHOWN {
+            return self.act_on_address(id, action, &input, expected).await;
+        }
+        if base == floating::POOL && action == "acquire" {
+            return self.acquire(id, &input, expected).await;
+        }
+        if base == floating::POOL && action == "remove" {
+            self.check_unused(id).await?;
         }
         if base != instance::BASE {
             return self

@@ -2,9 +2,10 @@
 
 use crate::membership::record::Capability;
 use crate::resource::assignment::{
-    AssignedLink, Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token, Workload,
+    AssignedFloating, AssignedLink, Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token,
+    Workload,
 };
-use crate::resource::{Resource, dns_name, identifier, instance, link, port};
+use crate::resource::{Resource, dns_name, floating, identifier, instance, link, port};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,6 +33,10 @@ pub fn assignment(
         account: resource.account_id,
         network,
         ports: ports(resource),
+        floating: floating::of(resource)
+            .into_iter()
+            .map(|one| AssignedFloating { id: one.id, address: one.address })
+            .collect(),
         links: links(resource),
     }
 }

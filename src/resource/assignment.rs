@@ -85,6 +85,9 @@ pub struct Assignment {
     /// What of it is published on its host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PublicPort>,
+    /// Which addresses of other networks lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floating: Vec<AssignedFloating>,
     /// Whom it reaches by a name of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<AssignedLink>,
@@ -126,6 +129,7 @@ impl Assignment {
             account: None,
             network: None,
             ports: Vec::new(),
+            floating: Vec::new(),
             links: Vec::new(),
         }
     }
@@ -191,6 +195,14 @@ pub struct PublicPort {
     pub protocol: Protocol,
     pub public: u16,
     pub private: u16,
+}
+
+/// A floating address of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedFloating {
+    /// The number of its row.
+    pub id: u64,
+    pub address: Ipv4Addr,
 }
 
 /// A link of an instance, as its host has to know it.

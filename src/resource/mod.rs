@@ -10,6 +10,7 @@ pub mod date;
 pub mod declaration;
 pub mod derived;
 pub mod dns_name;
+pub mod floating;
 pub mod identifier;
 pub mod instance;
 pub mod link;

@@ -36,7 +36,7 @@ pub struct Name {
 
 /// The base types whose rows have transitions of their own. The order is part of the numbers of `processInstance`: new
 /// ones come last.
-pub const BASES: &[&str] = &["account", "credential", "externalHandler", "image", "instance", "network"];
+pub const BASES: &[&str] = &["account", "credential", "externalHandler", "image", "instance", "network", "ipPool"];
 
 /// Those types whose transitions handlers may have a part in. A host's states are its own; a handler has no part in
 /// handlers.

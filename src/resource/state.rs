@@ -58,6 +58,10 @@ states! {
     Reconnecting = "reconnecting",
     /// A host that what may move is leaving.
     Draining = "draining",
+    /// A floating address on its way to the host of its instance; there; on its way back from it.
+    Associating = "associating",
+    Associated = "associated",
+    Disassociating = "disassociating",
 }
 
 impl State {
@@ -72,6 +76,7 @@ impl State {
                 | Self::Removed
                 | Self::Purged
                 | Self::Disconnected
+                | Self::Associated
         )
     }
 }

@@ -12,10 +12,11 @@
 //! ```
 //! Instances say start and stop, and name their states after that: registering is creating, inactive stopped, active
 //! running, and so on; they add restart and migrate, both running → … → running. A host adds drain, active|inactive →
-//! draining → inactive; one that is cut off can be removed.
+//! draining → inactive; one that is cut off can be removed. A floating address is associated and disassociated, active →
+//! associating → associated → disassociating → active, and acquired from an active pool, which stays so.
 
 use super::State;
-use super::instance;
+use super::{floating, instance};
 
 struct Row {
     action: &'static str,
@@ -29,9 +30,10 @@ const fn row(action: &'static str, from: &'static [State], through: State, to: S
 }
 
 use State::{
-    Activating, Active, Creating, Deactivating, Disconnected, Draining, Inactive, Migrating, Purged, Purging,
-    Reconnecting, Registering, Removed, Removing, Requested, Restarting, Restoring, Running, Starting, Stopped,
-    Stopping, UpdatingActive, UpdatingInactive, UpdatingRunning, UpdatingStopped,
+    Activating, Active, Associated, Associating, Creating, Deactivating, Disassociating, Disconnected, Draining,
+    Inactive, Migrating, Purged, Purging, Reconnecting, Registering, Removed, Removing, Requested, Restarting,
+    Restoring, Running, Starting, Stopped, Stopping, UpdatingActive, UpdatingInactive, UpdatingRunning,
+    UpdatingStopped,
 };
 
 const PLAIN: &[Row] = &[
@@ -80,10 +82,37 @@ const INSTANCE: &[Row] = &[
     row("migrate", &[Running], Migrating, Running),
 ];
 
+const POOL: &[Row] = &[
+    row("create", &[Requested], Registering, Inactive),
+    row("activate", &[Inactive, Registering], Activating, Active),
+    row("deactivate", &[Active, Activating, UpdatingActive, UpdatingInactive], Deactivating, Inactive),
+    row(
+        "remove",
+        &[Requested, Inactive, Activating, Deactivating, Registering, UpdatingActive, UpdatingInactive],
+        Removing,
+        Removed,
+    ),
+    row("restore", &[Removed], Restoring, Inactive),
+    row("purge", &[Removed], Purging, Purged),
+    row("update", &[Active], UpdatingActive, Active),
+    row("update", &[Inactive], UpdatingInactive, Inactive),
+    row("acquire", &[Active], UpdatingActive, Active),
+];
+
+const ADDRESS: &[Row] = &[
+    row("associate", &[Active, Associated, Associating], Associating, Associated),
+    row("disassociate", &[Associated, Associating], Disassociating, Active),
+    row("remove", &[Active], Removing, Removed),
+    row("restore", &[Removed], Restoring, Active),
+    row("purge", &[Removed], Purging, Purged),
+];
+
 fn table(base: &str) -> &'static [Row] {
     match base {
         instance::BASE => INSTANCE,
         "host" => HOST,
+        floating::POOL => POOL,
+        floating::SHOWN | floating::BASE => ADDRESS,
         _ => PLAIN,
     }
 }

@@ -130,6 +130,24 @@ pub fn address(subnet: Ipv4Addr, address: Ipv4Addr) -> String {
 pub fn addresses(subnet: Ipv4Addr) -> String {
     format!("{ROOT}address/{subnet}/")
 }
+/// Which address of a pool was acquired: the number of its row.
+pub fn floating(pool: u64, address: Ipv4Addr) -> String {
+    format!("{ROOT}floating/{pool}/{address}")
+}
+pub fn floatings(pool: u64) -> String {
+    format!("{ROOT}floating/{pool}/")
+}
+/// Which networks pools have.
+pub fn pools() -> String {
+    format!("{ROOT}pools")
+}
+/// Which host has a floating address, by its number; while there is none nobody may. It ends so that it can be followed as a prefix.
+pub fn holder(address: u64) -> String {
+    format!("{ROOT}holder/{address}/")
+}
+pub fn holders() -> String {
+    format!("{ROOT}holder/")
+}
 /// A name that only one may have: `name/<space>/<name>`.
 pub fn name(space: &str, name: &str) -> String {
     format!("{ROOT}name/{space}/{name}")

@@ -10,6 +10,7 @@ mod client;
 mod counting;
 mod examples;
 mod faults;
+mod floating;
 mod flow;
 mod host;
 mod library;

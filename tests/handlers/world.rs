@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub struct World {
     pub store: Arc<dyn Store>,
     pub client: Client,
+    pub orchestrator: Orchestrator,
     pub containers: Arc<Containers>,
     /// Another agent of the same cluster: its API alone.
     pub other: Client,
@@ -69,8 +70,8 @@ impl World {
         let alive = hosts.alive().clone();
         let shards = Shards::start(orchestrator.clone(), store.clone(), environment, "h1".into(), alive);
         let containers = Arc::new(Containers::default());
-        tasks.spawn(host::run(store.clone(), orchestrator, containers.clone()));
-        Self { store, client, containers, other, tasks, _shards: vec![shards] }
+        tasks.spawn(host::run(store.clone(), orchestrator.clone(), containers.clone()));
+        Self { store, client, orchestrator, containers, other, tasks, _shards: vec![shards] }
     }
 
     /// Nothing waits for a handler any more.

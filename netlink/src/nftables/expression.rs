@@ -221,6 +221,8 @@ pub enum Expression {
     },
     /// `fib daddr type local`: it goes to this host itself, by whichever of its addresses.
     ToThisHost,
+    /// `fib saddr type != local`: it comes from an address that is none of this host's (any more).
+    NotFromThisHost,
     /// `ct direction original ct status dnat`: its connection is led elsewhere than it was sent, and it goes that way.
     Led,
     /// `meta mark set meta mark or …`: these bits of the packet's mark are set.

@@ -34,7 +34,8 @@ const CT_STATUS: u32 = 2;
 /// IPS_DST_NAT
 const STATUS_LED: u32 = 0x20;
 
-/// NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE and RTN_LOCAL.
+/// NFTA_FIB_F_SADDR, NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE and RTN_LOCAL.
+const FIB_SOURCE: u32 = 1;
 const FIB_DESTINATION: u32 = 2;
 const FIB_KIND: u32 = 3;
 const KIND_LOCAL: u32 = 2;
@@ -233,6 +234,12 @@ impl<'a> RuleWriter<'a> {
                     data.be32(1, REG_1).be32(2, FIB_KIND).be32(3, FIB_DESTINATION);
                 });
                 self.compare(CMP_EQ, &KIND_LOCAL.to_ne_bytes());
+            }
+            Expression::NotFromThisHost => {
+                self.push("fib", |data| {
+                    data.be32(1, REG_1).be32(2, FIB_KIND).be32(3, FIB_SOURCE);
+                });
+                self.compare(CMP_NEQ, &KIND_LOCAL.to_ne_bytes());
             }
             Expression::Led => {
                 self.connection(CT_DIRECTION);

@@ -4,7 +4,7 @@ use super::columns::{COMMON, OWNER};
 use super::instance::{self, ADDED, SHARED, STATE};
 use crate::resource::declaration::{Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
-use crate::resource::{constraint, instance as names, link, port};
+use crate::resource::{constraint, floating, instance as names, link, port};
 use serde_json::{Map, Value};
 
 /// As many as are made in one request.
@@ -33,7 +33,11 @@ const OWN: &[Field] = &[
 ];
 
 /// What the original did not have. A limit that the host enforces, where it is asked for; Docker takes 6 MiB and more.
-const LIMITS: &[Field] = &[Field::int(names::MEMORY_LIMIT_MB).create().range(6, 1 << 30)];
+const LIMITS: &[Field] = &[
+    Field::int(names::MEMORY_LIMIT_MB).create().range(6, 1 << 30),
+    // Of the original, but of its virtual machines alone.
+    Field::reference(floating::ON_CREATE, "ipPool").create(),
+];
 
 pub const TYPE: Type = Type {
     name: "container",

@@ -1,4 +1,4 @@
-//! That one address stands for another. There are none yet.
+//! That a floating address stands for an instance's private one.
 
 use super::columns::{COMMON, IDENTITY, OWNER, STATE};
 use super::parts;
@@ -14,9 +14,18 @@ pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, STATE, OWN],
     collection_methods: &["GET"],
     resource_methods: &["GET"],
-    links: &[Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None }],
+    links: &[
+        Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
+        Link {
+            name: "childIpAddress",
+            target: "ipAddress",
+            path: LinkPath::One("childIpAddressId"),
+            create_default: None,
+        },
+        Link { name: "ipAddress", target: "ipAddress", path: LinkPath::One("ipAddressId"), create_default: None },
+    ],
     listable: true,
     admin_writes: true,
-    derived: Some(Derived { from: &[], rows: parts::nothing }),
+    derived: Some(Derived { from: &["floatingAddress"], rows: parts::ip_association }),
     ..Type::bare("ipAssociation", "ipAssociations")
 };

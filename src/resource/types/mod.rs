@@ -67,6 +67,8 @@ mod volume;
 mod volume_storage_pool_map;
 mod zone;
 
+pub use parts::ip_address as ip_addresses;
+
 use super::Resource;
 use super::declaration::Type;
 

@@ -1,7 +1,7 @@
 //! What is made of what is stored: the rows of types that are parts of others. Each says only what is known.
 
 use crate::resource::derived::{number, part};
-use crate::resource::{Resource, State, instance};
+use crate::resource::{Resource, State, floating, instance};
 use serde_json::Value;
 
 /// Nothing: there are none of that type yet.
@@ -112,11 +112,34 @@ pub fn nic(_: &str, whole: &Resource) -> Vec<Resource> {
     vec![row]
 }
 
-pub fn ip_address(_: &str, whole: &Resource) -> Vec<Resource> {
+pub fn ip_address(base: &str, whole: &Resource) -> Vec<Resource> {
+    if base == floating::BASE {
+        return vec![floating_address(whole)];
+    }
     let mut row = in_place(whole, of_instance(whole, "ipAddress"));
     row.set("address", whole.get::<String>(instance::ADDRESS));
     row.set("role", "primary");
     Some(row).filter(|_| has_address(whole)).into_iter().collect()
+}
+
+fn floating_address(address: &Resource) -> Resource {
+    let mut row = Resource { kind: floating::SHOWN.into(), id: floating::shown_id(address.id), ..address.clone() };
+    row.set("role", "floating");
+    // Of the row, but not of what is shown.
+    row.set(floating::INSTANCE, Value::Null);
+    row
+}
+
+/// An address and what it leads to; there is one while it leads anywhere.
+pub fn ip_association(_: &str, address: &Resource) -> Vec<Resource> {
+    let one = |instance: u64| {
+        let mut row = part(address, "ipAssociation", address.id);
+        row.enter(if address.state == State::Associated { State::Active } else { State::Activating });
+        row.set("ipAddressId", floating::shown_id(address.id));
+        row.set("childIpAddressId", instance);
+        row
+    };
+    floating::target(address).map(one).into_iter().collect()
 }
 
 pub fn ip_address_nic_map(_: &str, whole: &Resource) -> Vec<Resource> {
