@@ -30,7 +30,7 @@ const ADDED: &[(&str, &[&str])] = &[
         ],
     ),
     ("publish", &["taken"]),
-    ("container", &["memoryLimitMb"]),
+    ("container", &["memoryLimitMb", "publicIpAddressPoolId"]),
 ];
 /// The same of all that are stored as instances.
 const ADDED_TO_INSTANCES: &[&str] = &[

@@ -30,6 +30,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(5);
 /// Where it is not told of a change, while another host has it.
 const LOOK: Duration = Duration::from_secs(60);
+/// From one instance of this host to another.
+const SOON: Duration = Duration::from_secs(1);
 /// What the kernel drops by itself it has dropped by then.
 const DROPPED: Duration = Duration::from_secs(30);
 
@@ -124,13 +126,10 @@ impl Keeper {
             let unwanted: Vec<u64> =
                 held.iter().filter(|(id, held)| all.get(id) != Some(&held.want)).map(|(id, _)| *id).collect();
             for id in unwanted {
-                if let Some(Held { want, .. }) = held.remove(&id) {
-                    self.network.give_up(want.address);
-                    // Another instance of this host has it now: it stays this host's.
-                    if !all.contains_key(&id) {
-                        leaving
-                            .insert(id, AbortOnDropHandle::new(tokio::spawn(self.clone().give_back(id, want.address))));
-                    }
+                // Where another instance of this host has it now, it stays this host's.
+                if let Some(Held { want, .. }) = held.remove(&id).filter(|_| !all.contains_key(&id)) {
+                    let giving = tokio::spawn(self.clone().give_back(id, want.address));
+                    leaving.insert(id, AbortOnDropHandle::new(giving));
                 }
             }
             if let Some(Fence { life, .. }) = now {
@@ -201,12 +200,22 @@ impl Keeper {
         }
     }
 
-    /// Gives an address back as soon as the kernel has it no more.
+    /// Gives an address back as soon as the kernel has it no more; not where another instance of this host is about to have it.
     async fn give_back(self, id: u64, address: Ipv4Addr) {
+        if matches!(self.orchestrator.leads_to(&self.host, id).await, Ok(true)) && self.is_wanted_soon(id).await {
+            return;
+        }
+        self.network.give_up(address);
         if tokio::time::timeout(DROPPED, self.network.gone(address)).await.is_err() {
             tracing::warn!(%address, "the kernel keeps a floating address that is to go elsewhere; its time there ends by itself");
         }
         self.release(id).await;
+    }
+
+    async fn is_wanted_soon(&self, id: u64) -> bool {
+        let mut floats = self.floats.0.subscribe();
+        let wanted = floats.wait_for(|all| all.values().any(|wants| wants.contains_key(&id)));
+        matches!(tokio::time::timeout(SOON, wanted).await, Ok(Ok(_)))
     }
 
     async fn release(&self, id: u64) {

@@ -70,6 +70,7 @@ fn assignment(token: stampede::resource::assignment::Token, exclusive: Option<Ex
         account: None,
         network: None,
         ports: Vec::new(),
+        floating: Vec::new(),
         links: Vec::new(),
     }
 }

@@ -8,7 +8,7 @@ use stampede::membership::record::Alive;
 use stampede::orchestration::Hold;
 use stampede::store::{Operation, Transaction, encode, key};
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 async fn pool(world: &World) -> String {
     let body = json!({"networkAddress": "192.168.10.16", "cidrSize": 28, "isPublic": true});
@@ -164,7 +164,7 @@ async fn one_host_has_an_address() {
     assert!(!world.orchestrator.take_back(id).await.unwrap(), "it lives");
     world.store.commit(Transaction::new().then(Operation::delete(key::alive("h9")))).await.unwrap();
     assert!(world.orchestrator.hold_address("h9", first, id, instance).await.is_err(), "that life is over");
-    let begun = Instant::now();
+    let begun = tokio::time::Instant::now();
     assert!(world.orchestrator.take_back(id).await.unwrap());
     assert!(begun.elapsed() >= Duration::from_millis(2200), "{:?}", begun.elapsed());
     assert_eq!(world.orchestrator.hold_address("h1", own_life, id, instance).await.unwrap(), Hold::Held);

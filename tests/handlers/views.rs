@@ -55,7 +55,6 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
     for list in [
         "virtualmachines",
         "ippools",
-        "subnetippools",
         "ipassociations",
         "settings",
         "credentialinstancemaps",

@@ -123,7 +123,7 @@ class Use(FloatingTest):
         associations = self.api.list("/v1/ipassociations", ipAddressId=row["id"])
         self.assertEqual([found["childIpAddressId"] for found in associations], [one["id"].replace("1i", "1ia", 1)])
         beside, far = self.named("beside", HOSTS[0]), self.named("far", HOSTS[1])
-        self.assertEqual(self.seen_from(HOSTS[0], address, 80), f"one {HOSTS[0].address}", "from its own host")
+        self.assertEqual(self.seen_from(HOSTS[0], address, 80), f"one {address}", "from its own host, which has the address")
         self.assertEqual(self.seen_from(HOSTS[1], address, 80), f"one {HOSTS[1].address}", "from another host")
         self.assertEqual(self.seen_from(beside, address, 80), f"one {beside['primaryIpAddress']}", "from a container beside it")
         self.assertEqual(self.seen_from(far, address, 80), f"one {HOSTS[1].address}", "from a container elsewhere")

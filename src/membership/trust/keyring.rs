@@ -205,7 +205,7 @@ impl Keyring {
     /// # Errors
     /// Where the files are not the agent's to move, as systemd's credentials are not.
     pub fn settle(&self) -> Result<(), SecretError> {
-        secret::rename(&self.0.place.next(), &self.0.place.used())?;
+        self.0.place.succeed()?;
         tracing::info!("the cluster's secret was changed; the old one is gone");
         self.look().map(drop)
     }

@@ -155,11 +155,32 @@ impl SecretPlace {
         self.told.iter().chain(credential).next().unwrap_or(&self.own).clone()
     }
 
-    /// Where the secret lies that is to follow.
+    /// Where the secret lies that is to follow: beside the one that is used, or where there is none, in a credential.
     pub fn next(&self) -> PathBuf {
-        let mut path = self.used().into_os_string();
-        path.push(".next");
-        path.into()
+        let next = |of: &Path| {
+            let mut path = of.as_os_str().to_owned();
+            path.push(".next");
+            PathBuf::from(path)
+        };
+        let beside = next(&self.used());
+        let given = self.credential.as_deref().map(next);
+        given.filter(|given| given.exists() && !beside.exists()).unwrap_or(beside)
+    }
+
+    /// The one that is to follow takes the place of the one that is used.
+    ///
+    /// # Errors
+    /// Where the files are not the agent's to move, as systemd's credentials are not.
+    pub(super) fn succeed(&self) -> Result<(), SecretError> {
+        let (next, used) = (self.next(), self.used());
+        if next.parent() == used.parent() {
+            return rename(&next, &used);
+        }
+        // A credential stays where it is, and says from now on what is used anyway.
+        match read(&next)? {
+            Some(secret) => write_private(&used, secret.text().as_bytes()),
+            None => Ok(()),
+        }
     }
 
     /// Where a secret goes that this host makes or is given.
@@ -281,6 +302,14 @@ mod tests {
         let (state, credentials) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let place = SecretPlace::new(None, Some(credentials.path().to_owned()), state.path());
         assert_eq!(place.next(), state.path().join("secret.next"));
+        let given = credentials.path().join("stampede.secret.next");
+        let (own, new) = (secret(), secret());
+        write_private(place.own(), own.text().as_bytes()).unwrap();
+        write_private(&given, new.text().as_bytes()).unwrap();
+        assert_eq!(place.next(), given, "a file's successor may come as a credential");
+        place.succeed().unwrap();
+        assert_eq!((place.find().unwrap(), given.exists()), (Some(new), true));
+        fs::remove_file(&given).unwrap();
         write_private(&credentials.path().join(CREDENTIAL), secret().text().as_bytes()).unwrap();
         assert_eq!(place.next(), credentials.path().join("stampede.secret.next"));
         let told = SecretPlace::new(Some("/etc/stampede/secret.hex".into()), None, state.path());

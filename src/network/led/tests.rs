@@ -51,6 +51,7 @@ fn a_link_is_its_own_instances_and_leads_where_it_leads_now() {
     let led = Led {
         opened: Opened { ports, ..Opened::default() },
         linked: Linked { ways, ..Linked::default() },
+        floating: Floated::default(),
         gateway: Some(Ipv4Addr::new(10, 42, 0, 1)),
     };
     let tcp = |asker: &str, asked: &str, to: &str| is_stale(&led, asked_by(asker, Transport::Tcp, asked, to));
@@ -66,4 +67,38 @@ fn a_link_is_its_own_instances_and_leads_where_it_leads_now() {
     let udp = |asked: &str, to: &str| is_stale(&led, asked_by(one, Transport::Udp, asked, to));
     assert!(udp("10.42.0.1:20001", "10.42.0.1:20001"), "it would go past it for ever");
     assert!(!udp("10.42.0.1:20002", "10.42.0.1:20002"));
+}
+
+#[test]
+fn what_a_floating_address_led_is_forgotten_when_it_goes() {
+    let (address, to) = (Ipv4Addr::new(198, 18, 0, 200), Ipv4Addr::new(10, 42, 7, 9));
+    let floating = |there: bool| Led {
+        floating: Floated {
+            all: BTreeMap::from([(address, to)]),
+            there: there.then_some(address).into_iter().collect(),
+        },
+        opened: Opened { ports: BTreeMap::from([((Protocol::Tcp, 8080), end("10.42.7.10:80"))]), ..Opened::default() },
+        ..Led::default()
+    };
+    let with_it = BTreeSet::from([Ipv4Addr::new(198, 18, 0, 1), address]);
+    let without = BTreeSet::from([Ipv4Addr::new(198, 18, 0, 1)]);
+    let managed = |address: Ipv4Addr| address.octets()[..2] == [10, 42];
+    let is_stale = |led: &Led, own: &BTreeSet<Ipv4Addr>, flow| !led.stale(vec![flow], own, managed).is_empty();
+    let client = "198.18.0.9:40000";
+    let asked = |port: u16, led: &str| asked_by(client, Transport::Tcp, &format!("{address}:{port}"), led);
+    assert!(!is_stale(&floating(true), &with_it, asked(22, "10.42.7.9:22")), "it leads there, whatever the port");
+    assert!(is_stale(&floating(true), &with_it, asked(8080, "10.42.7.10:80")), "it goes before a published port");
+    assert!(is_stale(&floating(true), &with_it, asked(22, "10.42.7.11:22")), "it led to another");
+    assert!(is_stale(&Led::default(), &with_it, asked(22, "10.42.7.9:22")), "it leads nowhere");
+    assert!(is_stale(&Led::default(), &without, asked(22, "10.42.7.9:22")), "another host has it");
+    let left = |under: &str| {
+        let original = Way { source: end("10.42.7.9:5000"), destination: end(client) };
+        Flow::new(Transport::Tcp, original, Way { source: end(client), destination: end(under) })
+    };
+    assert!(!is_stale(&floating(true), &with_it, left("198.18.0.200:5000")));
+    assert!(!is_stale(&Led::default(), &without, left("198.18.0.1:5000")), "under its host's address");
+    assert!(is_stale(&Led::default(), &without, left("198.18.0.200:5000")), "under one that another host has now");
+    let names: Vec<(String, usize)> =
+        floating(false).sets().into_iter().map(|set| (set.name, set.elements.len())).collect();
+    assert!(names.contains(&(FLOATING.into(), 1)) && names.contains(&(LEAVING.into(), 0)), "{names:?}");
 }

@@ -29,6 +29,7 @@ fn assignment(id: &str, address: Ipv4Addr) -> Assignment {
         exclusive: None,
         workload: Workload::Container(Container { image: "busybox".to_owned(), ..Container::default() }),
         ports: Vec::new(),
+        floating: Vec::new(),
         links: Vec::new(),
         account: None,
         network: Some(ManagedAddress {

@@ -8,7 +8,7 @@
 use crate::membership::fence;
 use crate::orchestration::ServiceError;
 use crate::orchestration::orchestrator::{Orchestrator, unchanged, with_todo};
-use crate::resource::{Resource, State, floating, identifier};
+use crate::resource::{Resource, State, floating, identifier, instance};
 use crate::store::{Compare, Entry, Operation, Revision, Transaction, decode, encode, key};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -78,6 +78,17 @@ impl Orchestrator {
             true => Ok(Hold::Held),
             false => Err(super::busy()),
         }
+    }
+
+    /// Whether an address leads to an instance of `host`.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn leads_to(&self, host: &str, address: u64) -> Result<bool, ServiceError> {
+        let (row, _) = self.read(floating::BASE, address).await?;
+        let Some(instance) = floating::target(&row) else { return Ok(false) };
+        let (instance, _) = self.read(instance::BASE, instance).await?;
+        Ok(instance.get::<String>(instance::HOST_NAME).as_deref() == Some(host))
     }
 
     /// Gives an address back that this host's kernel has not any more.
