@@ -243,8 +243,8 @@ async fn run(
         tokio::join!(ipsec::policy::leave(&kernel, &environment), reconciler.run());
         return;
     };
-    let xfrm = engine.close().await;
-    tokio::join!(engine.run(xfrm), reconciler.run());
+    engine.close().await;
+    tokio::join!(engine.run(), reconciler.run());
 }
 
 impl Network {
@@ -263,7 +263,7 @@ impl Network {
         let engine = match &config.protection {
             Protection::None => None,
             Protection::Ipsec(told) => Some(ipsec::engine::Engine {
-                kernel: kernel.clone(),
+                encryptor: Arc::new(ipsec::encryptor::InKernel::new(kernel.clone())),
                 store: store.clone(),
                 environment: environment.clone(),
                 host: config.host.clone(),

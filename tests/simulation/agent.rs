@@ -11,20 +11,25 @@ use stampede::host::reclaim::{self, Kept};
 use stampede::host::{answer, boot};
 use stampede::membership::peers::{Answer, Peers};
 use stampede::membership::record::{Capability, Capacity, Overcommit};
+use stampede::membership::trust::{Keyring, SecretPlace};
 use stampede::membership::{
     Cluster, ClusterSettings, Connect, History, HostDescription, Hosts, Join, JoinError, Membership, Place,
     ensure_cluster,
 };
+use stampede::network::ipsec::encryptor::Encryptor;
+use stampede::network::ipsec::engine::{Engine, Reach, Word};
+use stampede::network::mesh::{OVERHEAD, Outside, Underlay};
 use stampede::network::{Addressing, Allocator, SubnetSpec};
 use stampede::orchestration::failover::{self, Failover};
 use stampede::orchestration::{Orchestrator, house, seed, todo::Shards};
 use stampede::placement::{AddressSource, Placer, audit};
-use stampede::store::Store;
 use stampede::store::ledger::Ledger;
+use stampede::store::mirror::Mirror;
 use stampede::store::simulated::Link;
+use stampede::store::{Store, key};
 use stampede::systemd::Supervision;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -35,6 +40,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How long an agent waits for the store before it starts what its ledger knows.
 const STORE_GRACE: Duration = Duration::from_secs(5);
+/// How long it takes to find this host's address towards the others.
+const FINDING: Duration = Duration::from_millis(200);
+/// What links carry.
+const MTU: u32 = 1500;
 
 /// Everything an agent needs of its host.
 #[derive(Clone, Debug)]
@@ -54,6 +63,13 @@ pub struct Site {
     pub heeds_history: bool,
     pub peers: Arc<dyn Peers>,
     pub link: Link,
+    pub encryptor: Arc<dyn Encryptor>,
+    /// Its address towards the others.
+    pub address: IpAddr,
+    /// The file that holds the cluster's secret.
+    pub secret: PathBuf,
+    /// What it says of encryption.
+    pub word: watch::Sender<Option<Word>>,
 }
 
 /// Where an agent is spoken to.
@@ -99,6 +115,7 @@ pub async fn run(site: &Site, desk: &watch::Sender<Option<Desk>>) {
 
 async fn work(site: &Site, desk: &watch::Sender<Option<Desk>>) {
     let hosts = Hosts::start(site.store.clone(), &site.environment);
+    let _encrypting = encrypt(site, &hosts);
     let mut joining = std::pin::pin!(join(site));
     let joined = tokio::select! {
         biased;
@@ -112,6 +129,39 @@ async fn work(site: &Site, desk: &watch::Sender<Option<Desk>>) {
         Ok(joined) => live(site, desk, hosts, joined).await,
         Err(error) => tracing::warn!(host = site.name, %error, "may not join"),
     }
+}
+
+/// The one half of `Network::start`: whom it reaches is told when it is known, and nothing is sent before the port is closed.
+fn encrypt(site: &Site, hosts: &Hosts) -> AbortOnDropHandle<()> {
+    let (store, environment) = (&site.store, &site.environment);
+    let (reach, found) = watch::channel(None);
+    let engine = Engine {
+        encryptor: site.encryptor.clone(),
+        store: store.clone(),
+        environment: environment.clone(),
+        host: site.name.clone(),
+        keys: Keyring::new(SecretPlace::new(Some(site.secret.clone()), None, &site.state_directory)),
+        takes_plain: false,
+        outside: Outside::default(),
+        esp: None,
+        mesh: Mirror::start(store.clone(), environment, key::all_mesh()),
+        alive: hosts.alive().clone(),
+        cluster: Mirror::start(store.clone(), environment, key::cluster()),
+        reach: found,
+        word: site.word.clone(),
+        report: watch::Sender::new(BTreeMap::new()),
+    };
+    let (finding, address) = (environment.jitter(FINDING), site.address);
+    let work = async move {
+        engine.close().await;
+        let find = async move {
+            tokio::time::sleep(finding).await;
+            reach.send_replace(Some(Reach { underlay: Underlay { address, mtu: MTU }, mtu: MTU - OVERHEAD }));
+            std::future::pending::<()>().await;
+        };
+        tokio::join!(engine.run(), find);
+    };
+    AbortOnDropHandle::new(tokio::spawn(Box::pin(work) as Work))
 }
 
 async fn join(site: &Site) -> Result<Joined, JoinError> {

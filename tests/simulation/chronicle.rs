@@ -108,7 +108,12 @@ impl Chronicle {
 
     /// One more of a kind.
     pub fn count(&self, kind: &str) {
-        *self.inner().counts.entry(kind.to_owned()).or_default() += 1;
+        self.count_more(kind, 1);
+    }
+
+    /// So many more of a kind.
+    pub fn count_more(&self, kind: &str, more: u64) {
+        *self.inner().counts.entry(kind.to_owned()).or_default() += more;
     }
 
     /// A trouble befalls `place`: a host, or [`ALL`].

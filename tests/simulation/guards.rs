@@ -1,7 +1,7 @@
 //! The product's guards, and hosts on which one of them is taken away: each must be missed.
 //!
 //! The product knows nothing of this. What it sends to the store is changed on its way, what it hears or writes down is
-//! replaced, or its supervisors get a clock that stands still. Here too: the moment in which a lease is lost that hurts most.
+//! replaced, or its supervisors get a clock that stands still. (What it asks of its kernel is changed in [`crate::esp`].) Here too: the moment in which a lease is lost that hurts most.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -62,6 +62,10 @@ guards! {
     Identity "identity" 311 "a store that was made from a snapshot is another, however far it has come",
     Lift "lift" 285 "counters are lifted where the store went back",
     Unknown "unknown" 23 "what the cluster does not know is left alone unless it was purged",
+    Block "block" 1 "what no policy lets leave to the overlay's port is dropped",
+    Once "once" 1 "an association that is gone is not put back under its key",
+    Inward "inward" 2 "ways in are there before a half is published",
+    Old "old" 1 "what was made of old halves is taken away",
 }
 
 /// What an agent last heard of keys, for where it believes that instead of asking.

@@ -4,6 +4,7 @@ use crate::agent::{self, Desk, Site};
 use crate::chronicle::{Chronicle, Onlooker};
 use crate::clock::{HostClock, Stopped};
 use crate::dice::Dice;
+use crate::esp::{Bent, Esp};
 use crate::etcd;
 use crate::guards::{Ambush, Doctored, Guard, Hearsay};
 use crate::mortal::Mortal;
@@ -14,6 +15,7 @@ use stampede::compute::supervisor::{self, Fencing, Options, Output, after};
 use stampede::environment::{Clock, Environment, Identity};
 use stampede::membership::Place;
 use stampede::membership::fence;
+use stampede::network::ipsec::engine::Word;
 use stampede::store::Store;
 use stampede::store::etcd::{EtcdOptions, EtcdStore, Members as Used};
 use stampede::store::ledger::Ledger;
@@ -44,6 +46,9 @@ pub struct Common {
     pub store: Simulated,
     pub chronicle: Chronicle,
     pub wire: Wire,
+    pub esp: Esp,
+    /// The file that holds the cluster's secret.
+    pub secret: PathBuf,
     /// The one guard that is taken away.
     pub without: Option<Guard>,
     /// Where agents reach the store by etcd's own client, over a wire.
@@ -62,6 +67,8 @@ pub struct Machine {
     drift: i64,
     state: Mutex<State>,
     desk: watch::Sender<Option<Desk>>,
+    /// What its agent says of encryption.
+    word: watch::Sender<Option<Word>>,
     pub ambush: Ambush,
     /// Where its connections to etcd are answered.
     doors: mpsc::UnboundedSender<DuplexStream>,
@@ -103,6 +110,7 @@ impl Machine {
     pub fn new(common: &Common, number: u8, directory: PathBuf) -> Arc<Self> {
         let name = format!("h{number}");
         let dice = &common.dice;
+        common.esp.connect(&name, number);
         let clock = HostClock { origin: common.origin, booted: common.origin, drift: 0, skew: AtomicI64::new(0) };
         let environment = environment(common, number, 0, Arc::new(clock));
         let slices = dice.percent(70);
@@ -135,6 +143,7 @@ impl Machine {
             drift: dice.below(2001) as i64 - 1000,
             state: Mutex::default(),
             desk: watch::Sender::new(None),
+            word: watch::Sender::new(None),
             ambush: Ambush::new(&common.store),
             doors,
         })
@@ -146,6 +155,11 @@ impl Machine {
 
     pub fn is_on(&self) -> bool {
         self.state().boot.is_some()
+    }
+
+    /// What its agent says of encryption, once it said anything.
+    pub fn word(&self) -> Option<Word> {
+        self.word.borrow().clone()
     }
 
     /// Where its agent can be asked, as long as it answers.
@@ -174,6 +188,7 @@ impl Machine {
             boot
         };
         self.containers.power_on(&boot.environment);
+        self.common.esp.power_on(&self.name, boot.clock);
         self.start_agent();
     }
 
@@ -183,6 +198,7 @@ impl Machine {
         let Some(boot) = self.state().boot.take() else { return };
         boot.off.cancel();
         self.containers.power_off();
+        self.common.esp.power_off(&self.name);
         let _ = std::fs::remove_dir_all(self.run_directory());
     }
 
@@ -207,6 +223,7 @@ impl Machine {
     /// The agent is killed, wherever it is.
     pub fn crash_agent(&self) {
         self.desk.send_replace(None);
+        self.word.send_replace(None);
         if let Some(agent) = self.state().agent.take() {
             agent.link.set(Way::Dead);
             agent.keepalive.set(Way::Dead);
@@ -358,6 +375,13 @@ impl Machine {
             heeds_history: common.without != Some(Guard::History),
             peers: Arc::new(common.wire.of(&self.name)),
             link: link.clone(),
+            encryptor: Arc::new(Mortal {
+                inner: Bent::new(common.esp.of(&self.name), common.without),
+                link: link.clone(),
+            }),
+            address: common.esp.address(self.number),
+            secret: common.secret.clone(),
+            word: self.word.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod chronicle;
 mod clients;
 mod clock;
 mod dice;
+mod esp;
 mod etcd;
 mod guards;
 mod invariants;

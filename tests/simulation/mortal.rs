@@ -1,18 +1,26 @@
 //! What an agent reaches on its own host, as long as it lives and is not held up: a dead agent's calls never come back.
 
+use crate::esp::Bent;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stampede::compute::simulated::Simulated;
 use stampede::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
+use stampede::network::ipsec::encryptor::{Encryptor, Events};
+use stampede::network::kernel;
 use stampede::resource::assignment::Assignment;
 use stampede::store::etcd::EtcdStore;
-use stampede::store::simulated::Link;
+use stampede::store::simulated::{Link, Way};
 use stampede::store::{
     self, Difference, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, StoreId, Transaction, Watch,
 };
 use stampede::systemd::fallback::Tasks;
 use stampede::systemd::{self, Change, Supervision, UnitState};
+use stampede_netlink::xfrm::{
+    AeadKey, Association, AssociationChange, AssociationTable, Policy, PolicyChange, PolicySpec,
+};
 use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,5 +160,42 @@ impl Supervision for Mortal<Arc<Tasks>> {
     }
     fn changes(&self) -> BoxStream<'static, Change> {
         self.inner.changes()
+    }
+}
+
+#[async_trait::async_trait]
+impl Encryptor for Mortal<Bent> {
+    fn has_ipv6(&self) -> bool {
+        self.inner.has_ipv6()
+    }
+    async fn policies(&self) -> Result<Vec<Policy>, kernel::Error> {
+        self.call(self.inner.policies()).await
+    }
+    async fn reconcile_policies(
+        &self,
+        desired: &[PolicySpec],
+    ) -> Result<stampede_netlink::Outcome<PolicyChange>, kernel::Error> {
+        self.call(self.inner.reconcile_policies(desired)).await
+    }
+    async fn associations(&self) -> Result<Vec<Association>, kernel::Error> {
+        self.call(self.inner.associations()).await
+    }
+    async fn change_associations(
+        &self,
+        changes: Vec<AssociationChange>,
+    ) -> Result<stampede_netlink::Outcome<AssociationChange>, kernel::Error> {
+        self.call(self.inner.change_associations(changes)).await
+    }
+    async fn make_room(&self, buckets: u32, spi: u32, key: &AeadKey) -> Result<AssociationTable, kernel::Error> {
+        self.call(self.inner.make_room(buckets, spi, key)).await
+    }
+    fn events(&self) -> Result<Events, kernel::Error> {
+        self.inner.events()
+    }
+    fn probe(&self, own: IpAddr, peer: IpAddr) -> io::Result<()> {
+        match self.link.way() {
+            Way::Open | Way::Cut => self.inner.probe(own, peer),
+            Way::Held | Way::Dead => Ok(()),
+        }
     }
 }

@@ -48,7 +48,8 @@ impl Wire {
         Asker { wire: self.clone(), host: host.to_owned() }
     }
 
-    fn connects(&self, one: &str, other: &str) -> bool {
+    /// Whether what one sends the other arrives.
+    pub fn connects(&self, one: &str, other: &str) -> bool {
         let cut = self.0.cut.lock().unwrap();
         !cut.contains(one) && !cut.contains(other)
     }

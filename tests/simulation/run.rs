@@ -4,6 +4,7 @@ use crate::chronicle::Chronicle;
 use crate::clients::Clients;
 use crate::clock::HostClock;
 use crate::dice::Dice;
+use crate::esp::{Esp, Records};
 use crate::guards::Guard;
 use crate::invariants;
 use crate::machine::{Common, Machine};
@@ -12,6 +13,7 @@ use crate::peers::Wire;
 use crate::troubles::{Troubles, fair};
 use crate::wire::Members;
 use stampede::environment::{Environment, Identity};
+use stampede::membership::trust::secret::write_private;
 use stampede::store::simulated::Simulated;
 use stampede::store::{Change, key};
 use std::collections::BTreeMap;
@@ -27,6 +29,8 @@ const TROUBLED: Duration = Duration::from_secs(150);
 const SETTLING: Duration = Duration::from_secs(420);
 /// Then nothing is written for so long.
 const QUIET: Duration = Duration::from_secs(61);
+/// And so long for old keys to go: theirs and the peers' five minutes, and as many until a new one is made where much was lost.
+const FADING: Duration = Duration::from_secs(1200);
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -81,6 +85,9 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
     let chronicle = Chronicle::new(trace);
     let store = Simulated::new(&keeper(&dice, origin));
     let wire = Wire::new(&dice);
+    let esp = Esp::new(&dice, &chronicle, &wire);
+    let secret = directory.join("secret");
+    write_private(&secret, "42".repeat(32).as_bytes()).unwrap();
     let writes = Arc::new(AtomicU64::new(0));
     store.set_weather(fair());
     let members = over_wire.then(|| Members::new(&dice, 3, Duration::from_millis(2)));
@@ -90,6 +97,8 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         store: store.clone(),
         chronicle: chronicle.clone(),
         wire,
+        esp: esp.clone(),
+        secret,
         without,
         members: members.clone(),
     };
@@ -119,26 +128,36 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         saved: Arc::default(),
     };
     let (told, counted, said) = (chronicle.clone(), writes.clone(), operators.clone());
+    let records = Records::default();
     store.set_witness(move |committed| {
         invariants::at_change(&told, committed, |host| said.budget(host));
-        if !committed.changes.iter().any(is_housekeeping) {
+        let over = committed.changes.iter().filter(|change| records.is_over(change)).count() > 0;
+        if !over && !committed.changes.iter().any(is_housekeeping) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
     machines.iter().for_each(Machine::power_on);
+    tokio::spawn(esp.clone().chat());
+    // It takes ten minutes.
+    let fades = dice.percent(20);
     tokio::time::sleep(Duration::from_secs(5)).await;
     let troubles = Troubles {
         dice: dice.clone(),
         chronicle: chronicle.clone(),
         store: store.clone(),
         wire: common.wire.clone(),
+        esp: esp.clone(),
         members,
         machines: machines.clone(),
     };
     trouble(&dice, &clients, &operators, &troubles).await;
     chronicle.note(format_args!("all is well from now on"));
     settle(&chronicle, &clients, &operators, &troubles).await;
+    if fades {
+        fade(&chronicle, &troubles).await;
+    }
     let written = quiet(&writes).await;
+    esp.sum_up();
     // It holds those who hold the store.
     store.set_witness(|_| ());
     if written > 0 && chronicle.violations().is_empty() {
@@ -231,7 +250,11 @@ async fn settle(chronicle: &Chronicle, clients: &Clients, operators: &Operators,
     let mut quietly = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
-        let wrong = operators.store.look(|entries| invariants::at_rest(chronicle, clients, operators, entries));
+        let wrong = operators.store.look(|entries| {
+            let mut wrong = invariants::at_rest(chronicle, clients, operators, entries);
+            wrong.extend(troubles.esp.at_rest(&troubles.machines, entries));
+            wrong
+        });
         // What came to rest a moment ago may have made room for another.
         quietly = if wrong.is_empty() { quietly + 1 } else { 0 };
         if quietly == 3 || !chronicle.violations().is_empty() {
@@ -240,6 +263,21 @@ async fn settle(chronicle: &Chronicle, clients: &Clients, operators: &Operators,
         if Instant::now() >= end {
             wrong.iter().for_each(|wrong| chronicle.violation(format_args!("at rest: {wrong}")));
             return;
+        }
+    }
+}
+
+/// Waits until old keys are gone.
+async fn fade(chronicle: &Chronicle, troubles: &Troubles) {
+    let end = Instant::now() + FADING;
+    while chronicle.violations().is_empty() {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let wrong = troubles.store.look(|entries| troubles.esp.faded(&troubles.machines, entries));
+        if wrong.is_empty() {
+            return;
+        }
+        if Instant::now() >= end {
+            wrong.iter().for_each(|wrong| chronicle.violation(format_args!("in the end: {wrong}")));
         }
     }
 }

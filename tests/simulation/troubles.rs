@@ -2,6 +2,7 @@
 
 use crate::chronicle::{ALL, Chronicle};
 use crate::dice::Dice;
+use crate::esp::Esp;
 use crate::machine::Machine;
 use crate::peers::Wire;
 use crate::wire::Members;
@@ -39,6 +40,7 @@ pub struct Troubles {
     pub chronicle: Chronicle,
     pub store: Simulated,
     pub wire: Wire,
+    pub esp: Esp,
     pub members: Option<Members>,
     pub machines: Vec<Arc<Machine>>,
 }
@@ -48,7 +50,7 @@ impl Troubles {
     pub fn befall(&self) {
         let Some(machine) = self.dice.one(&self.machines).cloned() else { return };
         let this = self.clone();
-        match self.dice.below(100) {
+        match self.dice.below(110) {
             0..14 => this.over(machine, "agent killed", (500, 5000), |m| m.crash_agent(), |m| m.start_agent()),
             14..24 => this.over(machine, "agent held", (500, 15_000), |m| m.set_way(Way::Held), open),
             24..40 => this.over(machine, "host cut from the store", (500, 25_000), |m| m.set_way(Way::Cut), open),
@@ -66,7 +68,16 @@ impl Troubles {
             88..91 => this.lose_leader(),
             91..94 => this.compact(),
             94..97 if this.members.is_some() => this.lose_member(),
-            _ => this.weather(),
+            94..100 => this.weather(),
+            100..103 => this.meddle(&machine, "associations flushed", Esp::flush),
+            103..105 => this.meddle(&machine, "association removed", Esp::remove_one),
+            105..107 => this.of_kernel(&machine, "changes refused", (500, 8000), |esp, host, on| {
+                esp.refuse(host, if on { 40 } else { 0 });
+            }),
+            107..109 => this.of_kernel(&machine, "kernel slow", (1000, 20_000), |esp, host, on| {
+                esp.slow(host, if on { Duration::from_millis(600) } else { Duration::ZERO });
+            }),
+            _ => this.of_kernel(&machine, "overlay cut off", (500, 100_000), Esp::cut),
         }
     }
 
@@ -93,6 +104,9 @@ impl Troubles {
 
     /// From the store and from all others.
     fn cut_off(self, machine: Arc<Machine>) {
+        if !machine.is_on() {
+            return;
+        }
         let (wire, name) = (self.wire.clone(), machine.name.clone());
         wire.cut(&name);
         self.over(
@@ -105,6 +119,32 @@ impl Troubles {
                 open(m);
             },
         );
+    }
+
+    /// Somebody does something to a host's encryption. To what runs there it is none.
+    fn meddle(&self, machine: &Machine, kind: &str, what: impl FnOnce(&Esp, &str)) {
+        if machine.is_on() {
+            self.chronicle.note(format_args!("TROUBLE {kind} at {}", machine.name));
+            self.chronicle.count(kind);
+            what(&self.esp, &machine.name);
+        }
+    }
+
+    /// The same for a while.
+    fn of_kernel(
+        self,
+        machine: &Machine,
+        kind: &'static str,
+        (least, most): (u64, u64),
+        what: impl Fn(&Esp, &str, bool) + Send + 'static,
+    ) {
+        self.meddle(machine, kind, |esp, host| what(esp, host, true));
+        let (span, host) = (self.dice.millis(least, most), machine.name.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(span).await;
+            self.chronicle.note(format_args!("over: {kind} at {host}"));
+            what(&self.esp, &host, false);
+        });
     }
 
     fn end_lease(&self, machine: &Machine) {
@@ -195,6 +235,7 @@ impl Troubles {
     /// All is well again.
     pub fn heal(&self) {
         self.store.set_weather(fair());
+        self.esp.heal();
         for machine in &self.machines {
             self.wire.heal(&machine.name);
             machine.set_way(Way::Open);

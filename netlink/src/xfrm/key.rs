@@ -1,6 +1,9 @@
 //! Keys of associations.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use zeroize::Zeroizing;
 
@@ -39,6 +42,13 @@ impl AeadKey {
     /// Nothing says that they differ.
     pub(super) fn agrees(&self, other: &Self) -> bool {
         self == other || self.is_hidden() || other.is_hidden()
+    }
+}
+
+/// For who has to know whether a key was there before.
+impl Hash for AeadKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.material().hash(state);
     }
 }
 

@@ -14,13 +14,15 @@
 //! | [`account`] | what went through the associations, by peer |
 //! | [`capability`] | whether this kernel can do it |
 //! | [`room`] | room for associations in the kernel, made before there is traffic |
+//! | [`encryptor`] | what is asked of the kernel |
 //! | [`engine`] | the loop that does it |
 //!
-//! All but the last three, and the policies' application, are pure: no socket, no clock, no store.
+//! All but the last four, and the policies' application, are pure: no socket, no clock, no store.
 
 pub mod account;
 pub mod capability;
 pub mod derive;
+pub mod encryptor;
 pub mod engine;
 pub mod half;
 pub mod peers;

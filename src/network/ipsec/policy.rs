@@ -11,10 +11,11 @@
 
 use super::super::kernel::{Error, Kernel};
 use super::super::mesh::PORT;
+use super::encryptor::Encryptor;
 use crate::environment::{Backoff, Environment};
 use stampede_netlink::{
     Outcome, Prefix,
-    xfrm::{Action, Direction, PRIORITIES, PolicyChange, PolicySpec, Selector, Template, Xfrm},
+    xfrm::{Action, Direction, PRIORITIES, PolicyChange, PolicySpec, Selector, Template},
 };
 use std::net::IpAddr;
 use std::time::Duration;
@@ -54,11 +55,12 @@ pub fn plain(own: IpAddr, peer: IpAddr) -> [PolicySpec; 2] {
 }
 
 /// Closes the port, and leaves the policies of peers as they are.
-pub async fn close(kernel: &Kernel, xfrm: &Xfrm) -> Result<Outcome<PolicyChange>, Error> {
-    let mut desired = closed(kernel.has_ipv6());
-    let there = xfrm.policies().await?.into_iter().filter(|policy| policy.is_ours() && policy.spec.priority == PEER);
+pub async fn close(encryptor: &dyn Encryptor) -> Result<Outcome<PolicyChange>, Error> {
+    let mut desired = closed(encryptor.has_ipv6());
+    let there =
+        encryptor.policies().await?.into_iter().filter(|policy| policy.is_ours() && policy.spec.priority == PEER);
     desired.extend(there.map(|policy| policy.spec));
-    xfrm.reconcile_policies(&desired).await
+    encryptor.reconcile_policies(&desired).await
 }
 
 /// Takes away what an agent left that encrypted, for one that does not; gives up never, since nothing comes through before.

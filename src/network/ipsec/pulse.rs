@@ -44,6 +44,8 @@ pub struct Pulse {
     /// The last one of the last round.
     turn: String,
     rounded: Option<Duration>,
+    /// When new keys were tried last, with whomever.
+    tried: Option<Duration>,
 }
 
 impl Pulse {
@@ -117,11 +119,14 @@ impl Pulse {
         self.peers.iter().filter(silent).map(|(host, heard)| (host.clone(), silence(heard))).collect()
     }
 
-    /// Of the silent those that new keys are to be tried with now.
+    /// Of the silent those that new keys are to be tried with now. A new half is one for all: whoever falls silent soon after it was
+    /// made, as all do where this host is the one that is cut off, waits until it is time for another.
     pub fn due(&mut self, silent: &BTreeMap<String, Duration>, now: Duration) -> Vec<String> {
+        let lately = self.tried.filter(|tried| now.saturating_sub(*tried) < AGAIN);
         let mut due = Vec::new();
         for host in silent.keys() {
             let Some(heard) = self.peers.get_mut(host) else { continue };
+            heard.tried = heard.tried.or(lately);
             if heard.tried.is_some_and(|tried| now.saturating_sub(tried) < heard.pause) {
                 continue;
             }
@@ -129,6 +134,7 @@ impl Pulse {
                 heard.pause = (2 * heard.pause).min(MOST_AGAIN);
             }
             due.push(host.clone());
+            self.tried = Some(now);
         }
         due
     }
@@ -192,5 +198,22 @@ mod tests {
         // Who left is forgotten.
         pulse.look(&view("h00", 6, 0), &peers(0), seconds(1300));
         assert_eq!(pulse.lately(seconds(1300)).count(), 0);
+    }
+
+    #[test]
+    fn one_new_half_is_for_all_that_fall_silent() {
+        let (mut pulse, all) = (Pulse::default(), peers(2));
+        pulse.look(&view("h00", 5, 0), &all, seconds(100));
+        let both = view("h00", 5, 0).into_iter().chain(view("h01", 5, 0)).collect();
+        pulse.look(&both, &all, seconds(103));
+        let mut due = |now| {
+            let silent = pulse.silent(&all, seconds(now));
+            pulse.due(&silent, seconds(now))
+        };
+        assert_eq!(due(160), ["h00"]);
+        assert!(due(163).is_empty() && due(219).is_empty());
+        assert_eq!(due(220), ["h00", "h01"]);
+        assert!(due(339).is_empty());
+        assert_eq!(due(340), ["h00", "h01"]);
     }
 }

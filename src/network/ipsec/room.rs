@@ -4,8 +4,9 @@
 //! packets find none and are dropped. That would be in the middle of a change of keys, when there are most. It never gets smaller.
 
 use super::super::kernel::Error;
+use super::encryptor::Encryptor;
 use crate::environment::Environment;
-use stampede_netlink::xfrm::{AeadKey, Xfrm};
+use stampede_netlink::xfrm::AeadKey;
 use zeroize::Zeroizing;
 
 /// Associations of one peer at the worst time: each of two own halves with each of two of the peer's, ways out of both, and room.
@@ -19,12 +20,12 @@ const SPI: u32 = 0x4001_0000;
 ///
 /// # Errors
 /// Where the kernel takes none.
-pub async fn make(xfrm: &Xfrm, environment: &Environment, peers: usize) -> Result<usize, Error> {
+pub async fn make(encryptor: &dyn Encryptor, environment: &Environment, peers: usize) -> Result<usize, Error> {
     let peers = peers.max(LEAST).next_power_of_two();
     let wanted = u32::try_from(peers * EACH).unwrap_or(u32::MAX);
     let mut material = Zeroizing::new([0; 36]);
     environment.random.fill(material.as_mut_slice());
-    let table = xfrm.enlarge_association_table(wanted, SPI, &AeadKey::aes256(&material)).await?;
+    let table = encryptor.make_room(wanted, SPI, &AeadKey::aes256(&material)).await?;
     if table.buckets < wanted {
         tracing::warn!(
             buckets = table.buckets,

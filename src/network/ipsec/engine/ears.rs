@@ -1,18 +1,19 @@
 //! The kernel's word that associations or policies went.
 
-use crate::network::kernel::Kernel;
-use stampede_netlink::xfrm::{XfrmEvent, XfrmMonitor};
+use super::super::encryptor::{Encryptor, Events};
+use futures::StreamExt;
+use stampede_netlink::xfrm::XfrmEvent;
 
 /// Listens, and begins anew where it cannot any more.
-#[derive(Debug, Default)]
-pub struct Ears(Option<XfrmMonitor>);
+#[derive(Default)]
+pub struct Ears(Option<Events>);
 
 impl Ears {
     /// Listens where it does not yet; what it cannot hear, in words.
-    pub fn listen(&mut self, kernel: &Kernel) -> Option<String> {
+    pub fn listen(&mut self, encryptor: &dyn Encryptor) -> Option<String> {
         if self.0.is_none() {
-            match kernel.xfrm_monitor() {
-                Ok(monitor) => self.0 = Some(monitor),
+            match encryptor.events() {
+                Ok(events) => self.0 = Some(events),
                 Err(error) => return Some(format!("associations that go are noticed some seconds late: {error}")),
             }
         }
@@ -21,13 +22,15 @@ impl Ears {
 
     /// Waits for something that may concern us.
     pub async fn hear(&mut self) {
-        let Some(monitor) = &mut self.0 else { return std::future::pending().await };
+        let Some(events) = &mut self.0 else { return std::future::pending().await };
         loop {
-            match monitor.next().await {
-                Ok(event) if concerns_us(&event) => return,
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "notifications of IPsec end; listening anew");
+            match events.next().await {
+                Some(Ok(event)) if concerns_us(&event) => return,
+                Some(Ok(_)) => {}
+                end => {
+                    if let Some(Err(error)) = end {
+                        tracing::warn!(%error, "notifications of IPsec end; listening anew");
+                    }
                     self.0 = None;
                     return;
                 }

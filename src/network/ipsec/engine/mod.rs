@@ -21,6 +21,7 @@ pub use session::Ways;
 use super::{
     EspInUdp,
     account::Accounts,
+    encryptor::Encryptor,
     half::PublicHalf,
     policy,
     pulse::{self, Pulse},
@@ -30,16 +31,15 @@ use super::{
 };
 use crate::environment::{Backoff, Environment, Timestamp};
 use crate::membership::{Cluster, record::Alive, trust::Held, trust::Keyring};
-use crate::network::kernel::{Error, Kernel};
-use crate::network::mesh::{self, Mesh, Outside, PORT, Underlay};
+use crate::network::kernel::Error;
+use crate::network::mesh::{self, Mesh, Outside, Underlay};
 use crate::network::report::{PeerReport, PeerState};
 use crate::store::{Store, mirror::Mirror};
 use ears::Ears;
 use session::{Session, Step};
 
-use stampede_netlink::xfrm::Xfrm;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, UdpSocket};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -55,9 +55,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SHOWN: Duration = Duration::from_secs(5);
 /// Steps that follow from each other are made at once, so many at most.
 const STEPS: usize = 16;
-/// A packet that the receiver's overlay drops: a VXLAN header without its one flag (RFC 7348). It has done its work when it
-/// came through an association.
-const PROBE: [u8; 8] = [0; 8];
 
 /// This host's address towards the others, and its overlay's MTU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +77,7 @@ pub struct Word {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Engine {
-    pub kernel: Kernel,
+    pub encryptor: Arc<dyn Encryptor>,
     pub store: Arc<dyn Store>,
     pub environment: Environment,
     pub host: String,
@@ -102,7 +99,6 @@ pub struct Engine {
 /// What the loop holds from turn to turn.
 #[derive(Debug)]
 struct Turning {
-    xfrm: Xfrm,
     session: Option<Session>,
     pulse: Pulse,
     accounts: Accounts,
@@ -113,36 +109,30 @@ struct Turning {
     /// Not before this time is written again after a failure.
     patience: Backoff,
     not_before: Duration,
-    probe: Option<(IpAddr, UdpSocket)>,
     /// For so many peers there is room in the kernel.
     room: usize,
 }
 
 impl Engine {
     /// Closes the overlay's port to plain text; gives up never, since nothing may be sent before.
-    pub async fn close(&self) -> Xfrm {
+    pub async fn close(&self) {
         let mut backoff = Backoff::new(&self.environment, Duration::from_millis(100), Duration::from_secs(5));
-        loop {
-            match self.try_close().await {
-                Ok(xfrm) => return xfrm,
-                Err(error) => tracing::warn!(%error, "no network yet: its port cannot be closed to plain text"),
-            }
+        while let Err(error) = self.try_close().await {
+            tracing::warn!(%error, "no network yet: its port cannot be closed to plain text");
             backoff.wait().await;
         }
     }
 
-    async fn try_close(&self) -> Result<Xfrm, Error> {
-        let xfrm = self.kernel.xfrm()?;
-        policy::close(&self.kernel, &xfrm).await?.into_result()?;
-        Ok(xfrm)
+    /// Whether anything had to be done for it.
+    async fn try_close(&self) -> Result<bool, Error> {
+        policy::close(self.encryptor.as_ref()).await?.into_result().map(|made| !made.is_empty())
     }
 
     /// Never ends.
-    pub async fn run(mut self, xfrm: Xfrm) {
+    pub async fn run(mut self) {
         let (mut mesh, mut cluster) = (self.mesh.changes(), self.cluster.changes());
         let (mut ears, mut held) = (Ears::default(), self.keys.watch());
         let mut turning = Turning {
-            xfrm,
             session: None,
             pulse: Pulse::default(),
             accounts: Accounts::default(),
@@ -150,13 +140,12 @@ impl Engine {
             writing: JoinSet::new(),
             patience: Backoff::new(&self.environment, AGAIN, pulse::PERIOD),
             not_before: Duration::ZERO,
-            probe: None,
             room: 0,
         };
         let mut pause = SOON;
         loop {
             let mut word = Word::default();
-            word.problems.extend(ears.listen(&self.kernel));
+            word.problems.extend(ears.listen(self.encryptor.as_ref()));
             let secrets = held.borrow_and_update().as_ref().and_then(secrets);
             match self.turn(&mut turning, secrets, &mut word).await {
                 Ok(true) => pause = SOON,
@@ -236,7 +225,7 @@ impl Engine {
             turning.session = self.open(word).await;
         }
         let (Some(session), Some(reach)) = (&mut turning.session, reach) else {
-            return policy::close(&self.kernel, &turning.xfrm).await?.into_result().map(|made| !made.is_empty());
+            return self.try_close().await;
         };
         if let Some(secrets) = secrets {
             session.secrets = secrets;
@@ -245,19 +234,19 @@ impl Engine {
         let records = self.mesh.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
         session.read(&records, own);
         word.refused.clone_from(&session.peers.refused);
-        let mut desired = policy::closed(self.kernel.has_ipv6());
+        let mut desired = policy::closed(self.encryptor.has_ipv6());
         desired.extend(session.peers.known.values().map(|peer| policy::towards(own, peer.address)));
         desired.extend(session.peers.plain.values().flat_map(|address| policy::plain(own, *address)));
         word.problems.extend(session.peers.plain.keys().map(|host| {
             format!("{host} does not encrypt, so that plain text goes between it and this host: network.encryption is \"either\" here")
         }));
-        let outcome = turning.xfrm.reconcile_policies(&desired).await?;
+        let outcome = self.encryptor.reconcile_policies(&desired).await?;
         let mut acted = !outcome.is_unchanged();
         word.problems.extend(outcome.failed.iter().map(|(_, error)| format!("encryption: {error}")));
 
         // Not for want of it is nothing encrypted.
         if session.peers.known.len() > turning.room || turning.room == 0 {
-            match room::make(&turning.xfrm, &self.environment, session.peers.known.len()).await {
+            match room::make(self.encryptor.as_ref(), &self.environment, session.peers.known.len()).await {
                 Ok(room) => turning.room = room,
                 Err(error) => {
                     tracing::warn!(%error, "no room is made for associations: packets may be lost while keys change")
@@ -320,7 +309,7 @@ impl Engine {
         let Some(session) = &mut turning.session else { return Ok(false) };
         let (own, now) = (reach.underlay.address, self.environment.clock.boottime());
         let places = session.places(own);
-        let associations = turning.xfrm.associations().await?;
+        let associations = self.encryptor.associations().await?;
         turning.accounts.look(&associations, &places);
         let seen = Seen::of(&associations, &places);
         turning.pulse.look(&seen.view, &session.hosts(), now);
@@ -335,7 +324,7 @@ impl Engine {
                 Step::Change(changes) => {
                     acted = true;
                     // What failed was logged, is missing in the next look, and a new half takes its place.
-                    drop(turning.xfrm.change_associations(changes).await?);
+                    drop(self.encryptor.change_associations(changes).await?);
                 }
                 Step::Publish(halves) => self.publish(turning, halves, reach),
                 Step::Probe(host) => drop(probes.insert(host)),
@@ -420,19 +409,11 @@ impl Engine {
     }
 
     /// Sends each of these something through the overlay's port. What cannot be sent is tried again in its time.
-    fn probe(&self, turning: &mut Turning, own: IpAddr, hosts: &BTreeSet<String>) {
+    fn probe(&self, turning: &Turning, own: IpAddr, hosts: &BTreeSet<String>) {
         let Some(session) = turning.session.as_ref().filter(|_| !hosts.is_empty()) else { return };
-        if turning.probe.as_ref().is_none_or(|(at, _)| *at != own) {
-            turning.probe = match self.kernel.socket_at(own) {
-                Ok(Ok(socket)) => Some((own, socket)),
-                Ok(Err(error)) => return tracing::debug!(%error, "no socket to probe from"),
-                Err(error) => return tracing::debug!(%error, "no socket to probe from"),
-            };
-        }
-        let Some((_, socket)) = &turning.probe else { return };
         for host in hosts {
             let Some(peer) = session.peers.known.get(host) else { continue };
-            if let Err(error) = socket.send_to(&PROBE, (peer.address, PORT)) {
+            if let Err(error) = self.encryptor.probe(own, peer.address) {
                 tracing::debug!(peer = host, %error, "a probe was not sent");
             }
         }

@@ -350,8 +350,9 @@ impl Peer {
 fn try_next<'a>(tried: &mut Option<([u8; 32], Duration)>, usable: &[&'a Own], now: Duration) -> Option<&'a Own> {
     let place = tried.and_then(|(public, _)| usable.iter().position(|own| own.half.public == public));
     let next = match (place, *tried) {
+        // As long as there is no newer one its time does not run: of one that is still to come the peer has to learn first.
+        (Some(0), _) => usable.first().copied(),
         (Some(place), Some((_, since))) if now.saturating_sub(since) < TAKEN_OVER => return usable.get(place).copied(),
-        (Some(0), _) => return usable.first().copied(),
         (Some(place), _) => usable.get(place - 1).copied(),
         (None, _) => usable.last().copied(),
     };

@@ -450,6 +450,27 @@ fn a_peer_that_leaves_takes_its_associations_along() {
     assert_eq!(world.look(0), []);
 }
 
+/// A peer that sends nothing, and does not know yet of a half that was made long after the one that is tried on it.
+#[test]
+fn a_newer_half_is_not_tried_at_once_on_a_peer_that_used_none() {
+    let of = |at, steps: usize| vec![Event::Step(at); steps];
+    for before in [2 * TAKEN_OVER, TAKEN_OVER - LEAVING] {
+        let mut world = World::of(2);
+        // The other never reads that its own is published, and so sends nothing.
+        let begins = [of(0, 2), vec![Event::Read(1)], of(1, 3), vec![Event::Read(0); 2], of(0, 3)].concat();
+        begins.into_iter().for_each(|event| world.apply(event));
+        assert_eq!(world.send(0), Some(true));
+        world.now += before;
+        let rotates = [of(0, 1), vec![Event::Ask(0)], of(0, 3), vec![Event::Read(0)], of(0, 2)].concat();
+        rotates.into_iter().for_each(|event| world.apply(event));
+        assert_eq!(world.hosts[0].rotation.record.as_ref().map(Vec::len), Some(2), "the newer half is published");
+        world.now += 2 * LEAVING;
+        of(0, 2).into_iter().for_each(|event| world.apply(event));
+        assert_eq!(world.send(0), Some(true));
+        world.comes_right(&[]);
+    }
+}
+
 /// What is lost again and again is asked for ever more slowly.
 #[test]
 fn what_keeps_failing_does_not_rotate_without_end() {
