@@ -6,7 +6,9 @@ use super::firewall;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led;
+use super::metadata;
 use super::overlay::Plan;
+use super::pins;
 use stampede_netlink::{Outcome, address::Others, link::LinkSpec};
 
 /// What came of it.
@@ -91,6 +93,9 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, extent:
         let others = if extent == Extent::Whole { Others::Remove } else { Others::Keep };
         applied.count(netlink.ensure_addresses(index, &plan.bridge_addresses, others).await);
     }
+    if plan.bridge.is_some() {
+        pins::apply(kernel, &config.askers, subnet, &mut applied).await;
+    }
     hairpin::apply(kernel, subnet, plan.bridge.as_ref().and_then(|bridge| bridge.mtu), &mut applied).await;
     let overlay = match &plan.overlay {
         Some(overlay) => applied.link(kernel, overlay).await,
@@ -102,7 +107,7 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, extent:
         applied.count(netlink.reconcile_neighbours(index, &plan.neighbours).await);
     }
     if extent == Extent::Whole {
-        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet)].concat();
+        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet), &metadata::way::routes()].concat();
         applied.count(netlink.reconcile_routes(&routes).await);
     }
     applied

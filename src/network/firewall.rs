@@ -4,6 +4,7 @@
 //! - What leaves the managed subnet for elsewhere gets this host's address (masquerade); what stays in it keeps its own.
 //! - What is sent to this host itself, at a published port or by a link, is led to who has that port: [`super::led`],
 //!   [`super::hairpin`]. A link to nobody is refused at once.
+//! - Metadata's address is led to the agent: [`metadata::way`].
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
@@ -13,6 +14,7 @@ use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led::{HERE, ITSELF, LINKS, Led, PORTS, REFUSED};
+use super::metadata;
 use super::overlay::{BRIDGE, OVERLAY};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
@@ -148,7 +150,12 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
                 ChainKind::Nat,
                 Place::Prerouting,
                 DESTINATION_NAT,
-                linked.into_iter().chain([led.clone().comment("to who has the port")]).collect(),
+                all.gateway
+                    .and_then(metadata::way::rule)
+                    .into_iter()
+                    .chain(linked)
+                    .chain([led.clone().comment("to who has the port")])
+                    .collect(),
             ),
             chain(
                 "published-here",

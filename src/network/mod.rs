@@ -12,6 +12,8 @@
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`dns`] | names: instances' by who asks, all others from where the host asks |
+//! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
+//! | [`pins`] | each instance's address leads to its own port, whoever says what |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
 //! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
@@ -26,9 +28,12 @@ mod hairpin;
 pub mod ipsec;
 pub mod kernel;
 mod led;
+mod limit;
 pub mod links;
 pub mod mesh;
+pub mod metadata;
 pub mod overlay;
+mod pins;
 pub mod ports;
 mod reconcile;
 pub mod report;
@@ -111,6 +116,8 @@ pub struct NetworkConfig {
     /// Whom its instances are linked to; and the file that keeps where those are: `/var/lib/stampede/links.json`.
     pub links: Links,
     pub links_memory: Option<PathBuf>,
+    /// Its instances, whose addresses are pinned to their ports.
+    pub askers: dns::Askers,
 }
 
 impl NetworkConfig {
@@ -128,6 +135,7 @@ impl NetworkConfig {
             published: Published::new(&[]),
             links: Links::new(&[], None),
             links_memory: None,
+            askers: dns::Askers::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
 
 mod creation;
+mod credentials;
 mod drain;
 pub mod failover;
 pub mod handlers;
