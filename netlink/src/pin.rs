@@ -78,8 +78,7 @@ impl Netlink {
         let found = self
             .dump("list forwarding entries", &RouteNetlinkMessage::GetNeighbour(request), |message| match message {
                 RouteNetlinkMessage::NewNeighbour(entry) => {
-                    let of =
-                        entry.attributes.iter().any(|attribute| *attribute == NeighbourAttribute::Controller(bridge));
+                    let of = entry.attributes.contains(&NeighbourAttribute::Controller(bridge));
                     read_port(&entry).filter(|_| of)
                 }
                 _ => None,

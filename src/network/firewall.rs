@@ -199,11 +199,25 @@ fn forwarding() -> [Rule; 2] {
     ]
 }
 
-/// Makes our table so; whether that changed something.
-pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<bool, Error> {
-    let Some(managed) = subnet.as_prefix() else { return Ok(false) };
+/// What became of our table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ensured {
+    AsItWas,
+    /// Some of what is led is led elsewhere.
+    Elements,
+    /// For a moment there was none, or another.
+    Anew,
+}
+
+/// Makes our table so.
+pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<Ensured, Error> {
+    let Some(managed) = subnet.as_prefix() else { return Ok(Ensured::AsItWas) };
     let outcome = kernel.netlink.ensure_table(&table(managed, led)).await?;
-    Ok(!outcome.is_unchanged())
+    Ok(match outcome.replaced {
+        Some(_) => Ensured::Anew,
+        None if outcome.is_unchanged() => Ensured::AsItWas,
+        None => Ensured::Elements,
+    })
 }
 
 /// Makes the rules in others' chains so.

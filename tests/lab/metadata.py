@@ -270,6 +270,7 @@ class Lasting(MetadataTest):
         print(f"              over ten flushes: {counted['count']} answers, {counted['lost']} lost, the longest took {counted['longest']:.2f} s")
         self.assertTrue(all("Error" in line or "Disconnected" in line for line in wrong), wrong)
         self.assertLess(counted["lost"], counted["count"] / 4)
+        self.assertLess(counted["longest"], 5, "who waits for an answer that was lost is told")
         host.run("systemctl", "stop", f"told-{row['id']}", check=False)
         # One that runs is started anew with Docker, in a network of its own.
         host.run("systemctl", "restart", "docker.service")

@@ -7,11 +7,12 @@
 use crate::network::overlay::BRIDGE;
 use stampede_netlink::{
     Prefix,
+    conntrack::Flow,
     nftables::{Expression, Protocol, Rule, Side, Target},
     route::RouteSpec,
     rule::RuleSpec,
 };
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 /// Where instances ask.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -32,6 +33,11 @@ pub fn rule(gateway: Ipv4Addr) -> Option<Rule> {
     let to_port = Expression::Port(Protocol::Tcp, Side::Destination, PORT..=PORT);
     let expressions = [Expression::from(BRIDGE), Expression::destination(destination()?), to_port, led];
     Some(Rule::new(expressions).comment("what an instance may know of itself"))
+}
+
+/// Whether a connection is led by that rule.
+pub fn leads(flow: &Flow) -> bool {
+    flow.protocol == Protocol::Tcp && flow.original.destination == SocketAddrV4::new(ADDRESS, PORT)
 }
 
 /// What comes from instances is routed by a table of its own.
