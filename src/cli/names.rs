@@ -1,9 +1,10 @@
-//! What the agent answers instances by itself, names and metadata, as it begins to: without a cluster yet, since there is something to
+//! What the agent answers instances by itself, names, metadata and addresses, as it begins to: without a cluster yet, since there is something to
 //! say without one.
 
 use crate::environment::Environment;
 use crate::membership::Hosts;
 use crate::network::SubnetSpec;
+use crate::network::dhcp::Dhcp;
 use crate::network::dns::{self, Askers, Dns, Files, OwnNames};
 use crate::network::metadata::{self, Metadata};
 use crate::store::Store;
@@ -19,11 +20,12 @@ pub fn askers(ledger: &Ledger) -> Result<Askers, ledger::Error> {
     Ok(Askers::new(&known))
 }
 
-/// Both; dropping them ends them.
+/// All three; dropping them ends them.
 #[derive(Debug)]
 pub struct Answering {
     _names: Dns,
     _metadata: Metadata,
+    _addresses: Dhcp,
 }
 
 /// What is answered here.
@@ -46,6 +48,7 @@ pub fn start(own: Own<'_>, hosts: &Hosts, store: &Arc<dyn Store>, environment: &
     Answering {
         _names: Dns::start(names, store.clone(), environment),
         _metadata: Metadata::start(metadata, store.clone(), environment),
+        _addresses: Dhcp::start(subnet, askers.clone(), ledger.clone(), environment),
     }
 }
 

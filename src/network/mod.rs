@@ -12,6 +12,7 @@
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`dns`] | names: instances' by who asks, all others from where the host asks |
+//! | [`dhcp`] | the same addresses, for what asks for them when it boots |
 //! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
 //! | [`pins`] | each instance's address leads to its own port, whoever says what |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
@@ -21,6 +22,7 @@
 pub mod address;
 mod apply;
 pub mod block;
+pub mod dhcp;
 pub mod dns;
 pub mod driver;
 mod firewall;

@@ -42,7 +42,7 @@ async fn parts_are_shown_as_rows_with_links() {
     let kinds: Vec<&Value> = services["data"].as_array().unwrap().iter().map(|row| &row["type"]).collect();
     assert_eq!(
         kinds,
-        ["gatewayService", "hostNatGatewayService", "portService", "linkService", "metadataService"],
+        ["gatewayService", "hostNatGatewayService", "portService", "linkService", "metadataService", "dhcpService"],
         "what is not there yet is not shown"
     );
     world.ends();

@@ -87,6 +87,12 @@ impl Askers {
         known.addresses.iter().map(|(id, address)| (id.clone(), *address)).collect()
     }
 
+    /// One whose address is so, and that.
+    pub(in crate::network) fn find(&self, is: impl Fn(Ipv4Addr) -> bool) -> Option<(String, Ipv4Addr)> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.addresses.iter().find(|(_, address)| is(**address)).map(|(id, address)| (id.clone(), *address))
+    }
+
     /// Who sent a packet with this source.
     pub(in crate::network) fn who(&self, source: IpAddr, subnet: &SubnetSpec) -> Asker {
         let address = match source.to_canonical() {

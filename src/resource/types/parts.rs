@@ -210,7 +210,7 @@ pub fn provider(_: &str, network: &Resource) -> Vec<Resource> {
     Some(row).filter(|_| is_ours(network)).into_iter().collect()
 }
 
-/// Those that the agents do. Names and DHCP are not among them yet; encryption is each host's own setting.
+/// Those that the agents do. Names are not among them yet; encryption is each host's own setting.
 pub fn services(_: &str, network: &Resource) -> Vec<Resource> {
     let kinds = [
         ("gatewayService", "gateway"),
@@ -218,6 +218,7 @@ pub fn services(_: &str, network: &Resource) -> Vec<Resource> {
         ("portService", "port"),
         ("linkService", "link"),
         ("metadataService", "metadata"),
+        ("dhcpService", "dhcp"),
     ];
     let one = |(at, (kind, name)): (u64, (&str, &str))| {
         let mut row = of_network(network, kind, network.id * 16 + at, name);
