@@ -35,6 +35,7 @@ pub mod nftables;
 pub mod notify;
 pub mod nudge;
 mod outcome;
+pub mod pin;
 pub mod route;
 pub mod rule;
 mod socket;

@@ -138,7 +138,7 @@ fn destination(address: IpAddr) -> NeighbourAttribute {
     })
 }
 
-fn write_neighbour(device: u32, address: IpAddr, mac: Mac) -> NeighbourMessage {
+pub(crate) fn write_neighbour(device: u32, address: IpAddr, mac: Mac) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.ifindex = device;
@@ -158,7 +158,7 @@ fn write_forwarding(device: u32, mac: Mac, underlay: IpAddr) -> NeighbourMessage
     message
 }
 
-fn parts(message: &NeighbourMessage) -> (Option<IpAddr>, Option<Mac>) {
+pub(crate) fn parts(message: &NeighbourMessage) -> (Option<IpAddr>, Option<Mac>) {
     let (mut address, mut mac) = (None, None);
     for attribute in &message.attributes {
         match attribute {

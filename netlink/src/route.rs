@@ -30,6 +30,9 @@ pub enum RouteKind {
     Unicast,
     /// Drop it and say "unreachable" to the sender (RTN_UNREACHABLE).
     Unreachable,
+    /// Take it as this host's own, though no link has that address (RTN_LOCAL). Of those, ours alone are seen: the kernel makes one
+    /// for each address.
+    Local,
 }
 
 /// A route as it should be.
@@ -66,6 +69,12 @@ impl RouteSpec {
         Self { destination, kind, via: None, onlink: false, device: None, source: None, metric, table: MAIN_TABLE }
     }
 
+    /// What goes there is this host's own, as if the link had the address. For tables of one's own: the kernel's own has those of
+    /// links' addresses.
+    pub fn local(destination: Prefix, device: impl Into<String>) -> Self {
+        Self { kind: RouteKind::Local, ..Self::on(destination, device) }
+    }
+
     fn unicast(self) -> Self {
         Self { kind: RouteKind::Unicast, ..self }
     }
@@ -78,8 +87,10 @@ impl RouteSpec {
 
 impl fmt::Display for RouteSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.kind == RouteKind::Unreachable {
-            write!(f, "unreachable ")?;
+        match self.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Unreachable => write!(f, "unreachable ")?,
+            RouteKind::Local => write!(f, "local ")?,
         }
         write!(f, "{}", self.destination)?;
         if let Some(via) = self.via {
@@ -137,7 +148,7 @@ impl fmt::Display for Change {
 /// last; removals come after, the longest first and "unreachable" ones at the very end. So no packet takes a shorter
 /// prefix, such as the default route, for want of a guard that is still to come or already gone.
 pub fn plan(current: &[RouteSpec], desired: &[RouteSpec]) -> Vec<Change> {
-    let order = |spec: &RouteSpec| (spec.kind == RouteKind::Unicast, spec.destination.length());
+    let order = |spec: &RouteSpec| (spec.kind != RouteKind::Unreachable, spec.destination.length());
     let mut wishes: HashMap<_, &RouteSpec> = HashMap::new();
     for wish in desired {
         wishes.entry(wish.key()).or_insert(wish);
@@ -212,7 +223,7 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// All unicast and unreachable routes of all tables, whoever made them.
+    /// All unicast and unreachable routes of all tables, whoever made them, and local ones of ours.
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
         self.routes_of(0, &self.names().await?).await
     }

@@ -9,7 +9,9 @@ use stampede_netlink::{
     Error, Mac, Prefix,
     address::{AddressSpec, Others},
     link::{Change, LinkKind, LinkSpec, PortFlags, Settings, VethSpec, Vxlan},
+    pin::Pin,
     route::{PROTOCOL, RouteSpec},
+    rule::RuleSpec,
     sysctl::{Family, Setting},
 };
 use support::{Namespace, changed, exchange, ip};
@@ -212,6 +214,73 @@ async fn only_our_routes_are_touched() {
     let left = host.netlink.routes().await.unwrap();
     assert!(left.iter().all(|route| route.protocol != PROTOCOL), "{left:?}");
     assert!(host.tool(&["ip", "route"]).contains("10.99.0.0/16"));
+}
+
+#[tokio::test]
+async fn what_a_rule_finds_local_is_taken_in_and_answered_for() {
+    let (host, other) = (Namespace::new().await, Namespace::new().await);
+    host.netlink.create_veth(&veth("v0", 2, None)).await.unwrap();
+    host.netlink.move_link("v0p", other.fd()).await.unwrap();
+    host.up("v0", &[("198.18.0.1", 24)]).await;
+    other.up("v0p", &[("198.18.0.2", 24)]).await;
+    other.tool(&["ip", "route", "add", "169.254.169.254/32", "dev", "v0p"]);
+    let prefix: Prefix = "169.254.169.254/32".parse().unwrap();
+    let routes = [RouteSpec { table: 1000, ..RouteSpec::local(prefix, "v0") }];
+    let rule = RuleSpec {
+        priority: 1000,
+        source: None,
+        destination: Some(prefix),
+        from: Some("v0".to_owned()),
+        mark: None,
+        table: 1000,
+    };
+    for count in [1, 0] {
+        assert_eq!(changed(host.netlink.reconcile_routes(&routes).await.unwrap()), count);
+        assert_eq!(changed(host.netlink.reconcile_rules(std::slice::from_ref(&rule)).await.unwrap()), count);
+    }
+    let (server, client) = (host.udp("0.0.0.0:7000"), other.udp("0.0.0.0:0"));
+    client.send_to(b"x", "169.254.169.254:7000").unwrap();
+    assert_eq!(server.recv_from(&mut [0; 9]).unwrap().1.ip(), ip("198.18.0.2"), "no link has the address");
+    assert_eq!(changed(host.netlink.reconcile_routes(&[]).await.unwrap()), 1);
+}
+
+/// Whoever claims another's addresses is sent nothing that is the other's.
+#[tokio::test]
+async fn a_pinned_address_stays_where_it_is() {
+    let (host, owner, thief) = (Namespace::new().await, Namespace::new().await, Namespace::new().await);
+    let bridge_index = host.netlink.ensure_link(&bridge()).await.unwrap().index;
+    host.up("stampede0", &[("10.42.0.1", 24)]).await;
+    for (name, last, namespace) in [("v2", 2, &owner), ("v3", 3, &thief)] {
+        host.netlink.create_veth(&veth(name, last, Some(bridge_index))).await.unwrap();
+        host.netlink.move_link(&format!("{name}p"), namespace.fd()).await.unwrap();
+        namespace.up(&format!("{name}p"), &[(&format!("10.42.0.{last}"), 24)]).await;
+    }
+    let (at_host, at_owner) = (host.udp("10.42.0.1:7000"), owner.udp("10.42.0.2:7000"));
+    let own = Mac([2, 0x42, 10, 42, 0, 2]);
+    thief.tool(&["ip", "link", "set", "v3p", "address", &own.to_string()]);
+    thief.tool(&["ip", "address", "add", "10.42.0.2/32", "dev", "v3p"]);
+    let at_thief = thief.udp("10.42.0.2:7000");
+    at_thief.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+    let claimed = || {
+        at_thief.send_to(b"here I am", "10.42.0.1:7000").unwrap();
+        at_host.recv_from(&mut [0; 9]).unwrap();
+        at_host.send_to(b"secret", "10.42.0.2:7000").unwrap();
+        at_thief.recv_from(&mut [0; 9]).is_ok()
+    };
+    assert!(claimed(), "without a pin the bridge believes the last who spoke");
+    let port = host.netlink.link_index("v2").await.unwrap();
+    let pin = Pin { bridge: bridge_index, port, address: ip("10.42.0.2"), mac: own };
+    for _ in 0..2 {
+        host.netlink.pin(&pin).await.unwrap();
+        assert_eq!(host.netlink.pinned(bridge_index).await.unwrap().get(&own), Some(&port));
+        assert!(host.netlink.neighbours(bridge_index).await.unwrap().contains(&(pin.address, own)));
+    }
+    assert!(!claimed());
+    assert_eq!(at_owner.recv_from(&mut [0; 9]).unwrap().0, 6, "whose it is gets it");
+    for _ in 0..2 {
+        host.netlink.unpin(bridge_index, pin.address, own).await.unwrap();
+        assert!(host.netlink.neighbours(bridge_index).await.unwrap().is_empty());
+    }
 }
 
 #[tokio::test]

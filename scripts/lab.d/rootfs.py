@@ -24,16 +24,19 @@ PACKAGES = """
     iproute2 iptables nftables iputils-ping procps socat tcpdump netcat-openbsd curl jq
     docker.io etcd-server etcd-client
     busybox-static python3-minimal ca-certificates
+    cloud-init
 """.split()
 PACKAGES_OF = {"trixie": ["docker-cli"], "bookworm": []}
 
-# Run in the new root. Hosts get their addresses from networkd; what has no work in a container is masked.
+# Run in the new root. Hosts get their addresses from networkd; what has no work in a container is masked. cloud-init is there for its
+# readers of metadata, which tests run; it sets no host up.
 CUSTOMIZE = """
 set -eu
 systemctl --root="$1" --quiet enable systemd-networkd.service systemd-resolved.service docker.service docker.socket etcd.service
 systemctl --root="$1" --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \\
     console-getty.service getty@tty1.service systemd-pstore.service systemd-firstboot.service
-mkdir -p "$1/var/log/journal"
+mkdir -p "$1/var/log/journal" "$1/etc/cloud"
+: > "$1/etc/cloud/cloud-init.disabled"
 : > "$1/etc/machine-id"
 rm -f "$1/var/lib/dbus/machine-id" "$1/etc/hostname"
 """

@@ -33,12 +33,8 @@ use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
 use crate::network::{
-    Floating, Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec,
-    dns::{self, Askers, Dns},
-    driver,
-    ipsec::capability,
-    kernel::Kernel,
-    mesh,
+    Floating, Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, dns::Askers, driver,
+    ipsec::capability, kernel::Kernel, mesh,
 };
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, names as instance_names, seed, todo::Shards};
@@ -243,7 +239,7 @@ impl Agent {
             // Once in an agent's life.
             let _ = self.mesh_view.set(network.mesh());
         }
-        let _dns = self.names(network.as_ref())?;
+        let _answering = self.names(network.as_ref())?;
         let mut joining = Box::pin(self.join(network.as_ref()));
         let joined = tokio::select! {
             joined = &mut joining => joined,
@@ -305,21 +301,27 @@ impl Agent {
             links,
             links_memory: Some(self.links_memory()),
             floating: self.floating(&kernel).await?,
+            askers: self.askers.clone(),
             protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };
         Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
     }
 
-    /// Names are answered from the beginning on: those that are not ours need no store.
-    fn names(&self, network: Option<&Network>) -> Result<Option<Dns>> {
+    /// From the beginning on: names that are not ours need no store.
+    fn names(&self, network: Option<&Network>) -> Result<Option<names::Answering>> {
         let Some(network) = network else {
-            // An agent before this one may have been told otherwise.
-            dns::forget();
+            names::forget();
             return Ok(None);
         };
-        let (subnet, own) = (subnet(&self.config)?, Arc::new(network.links()));
-        Ok(Some(names::start(subnet, &self.askers, own, &self.hosts, &self.store, &self.environment)))
+        let own = names::Own {
+            subnet: subnet(&self.config)?,
+            host: self.config.host_name(),
+            askers: &self.askers,
+            ledger: &self.ledger,
+            links: Arc::new(network.links()),
+        };
+        Ok(Some(names::start(own, &self.hosts, &self.store, &self.environment)))
     }
 
     /// What the ledger has published and linked. Without it nothing would be: better no agent, and all stays as it is.

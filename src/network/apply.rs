@@ -6,7 +6,9 @@ use super::firewall;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led;
+use super::metadata;
 use super::overlay::Plan;
+use super::pins;
 use stampede_netlink::{
     Outcome,
     address::{Change, Others},
@@ -103,6 +105,9 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, (extent
             outcome
         }));
     }
+    if plan.bridge.is_some() {
+        pins::apply(kernel, &config.askers, subnet, &mut applied).await;
+    }
     hairpin::apply(kernel, subnet, plan.bridge.as_ref().and_then(|bridge| bridge.mtu), &mut applied).await;
     let overlay = match &plan.overlay {
         Some(overlay) => applied.link(kernel, overlay).await,
@@ -114,7 +119,7 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, (extent
         applied.count(netlink.reconcile_neighbours(index, &plan.neighbours).await);
     }
     if extent == Extent::Whole {
-        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet)].concat();
+        let routes = [plan.routes.as_slice(), &hairpin::routes(subnet), &metadata::way::routes()].concat();
         applied.count(netlink.reconcile_routes(&routes).await);
     }
     applied

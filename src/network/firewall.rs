@@ -4,6 +4,7 @@
 //! - What leaves the managed subnet for elsewhere gets this host's address (masquerade); what stays in it keeps its own.
 //! - What is sent to this host itself, at a published port or by a link, is led to who has that port: [`super::led`],
 //!   [`super::hairpin`]. A link to nobody is refused at once.
+//! - Metadata's address is led to the agent: [`metadata::way`].
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
@@ -13,6 +14,7 @@ use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led::{FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, PORTS, REFUSED};
+use super::metadata;
 use super::overlay::{BRIDGE, OVERLAY};
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
@@ -167,8 +169,10 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
                 ChainKind::Nat,
                 Place::Prerouting,
                 DESTINATION_NAT,
-                linked
+                all.gateway
+                    .and_then(metadata::way::rule)
                     .into_iter()
+                    .chain(linked)
                     .chain([
                         floating.clone().comment("by its floating address"),
                         led.clone().comment("to who has the port"),
@@ -227,11 +231,25 @@ fn forwarding() -> [Rule; 2] {
     ]
 }
 
-/// Makes our table so; whether that changed something.
-pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<bool, Error> {
-    let Some(managed) = subnet.as_prefix() else { return Ok(false) };
+/// What became of our table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ensured {
+    AsItWas,
+    /// Some of what is led is led elsewhere.
+    Elements,
+    /// For a moment there was none, or another.
+    Anew,
+}
+
+/// Makes our table so.
+pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<Ensured, Error> {
+    let Some(managed) = subnet.as_prefix() else { return Ok(Ensured::AsItWas) };
     let outcome = kernel.netlink.ensure_table(&table(managed, led)).await?;
-    Ok(!outcome.is_unchanged())
+    Ok(match outcome.replaced {
+        Some(_) => Ensured::Anew,
+        None if outcome.is_unchanged() => Ensured::AsItWas,
+        None => Ensured::Elements,
+    })
 }
 
 /// Makes the rules in others' chains so.

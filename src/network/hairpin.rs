@@ -15,6 +15,7 @@
 
 use super::apply::Applied;
 use super::kernel::{Kernel, Wish};
+use super::metadata;
 use super::overlay::BRIDGE;
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
@@ -91,7 +92,7 @@ fn settings() -> Vec<Wish> {
     both.chain([Wish::Interface4(OUT.to_owned(), "route_localnet", "1")]).collect()
 }
 
-/// Makes links, addresses, neighbours and rules so; the routes are made with all others.
+/// Makes links, addresses, neighbours and all rules of ours so; the routes are made with all others.
 pub(super) async fn apply(kernel: &Kernel, subnet: &SubnetSpec, mtu: Option<u32>, applied: &mut Applied) {
     let netlink = &kernel.netlink;
     let ends = [
@@ -107,6 +108,7 @@ pub(super) async fn apply(kernel: &Kernel, subnet: &SubnetSpec, mtu: Option<u32>
     }
     applied.settings(kernel, &settings());
     if let Some(managed) = subnet.as_prefix() {
-        applied.count(netlink.reconcile_rules(&rules(managed)).await);
+        let all: Vec<RuleSpec> = rules(managed).into_iter().chain(metadata::way::guard()).collect();
+        applied.count(netlink.reconcile_rules(&all).await);
     }
 }

@@ -11,11 +11,12 @@
 
 use super::NetworkConfig;
 use super::apply::Applied;
-use super::firewall;
+use super::firewall::{self, Ensured};
 use super::floating::Floated;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::links::{From, Linked};
+use super::metadata;
 use super::ports::{Opened, transport};
 use crate::resource::port::Protocol;
 use stampede_netlink::conntrack::Flow;
@@ -171,25 +172,32 @@ pub(super) async fn apply(kernel: &Kernel, config: &NetworkConfig, applied: &mut
     let linked = config.links.plan(&config.host);
     let led = Led { opened, linked, floating: config.floating.plan(), gateway: Some(config.subnet.gateway) };
     let unseen = config.published.unseen();
-    let changed = firewall::ensure_table(kernel, &config.subnet, &led).await;
+    let ensured = firewall::ensure_table(kernel, &config.subnet, &led).await;
+    let anew = matches!(ensured, Ok(Ensured::Anew));
+    let changed = ensured.map(|ensured| ensured != Ensured::AsItWas);
     unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);
     applied.note(changed);
     if unseen.load(Ordering::Relaxed) {
-        match forget_stale(kernel, config, &led).await {
+        match forget_stale(kernel, config, &led, anew).await {
             Ok(()) => unseen.store(false, Ordering::Relaxed),
             Err(error) => applied.note(Err(error)),
         }
     }
 }
 
-async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led) -> Result<(), Error> {
+/// Where the table was put `anew`, also those to metadata: an answer that was on its way without it is lost, and with it the
+/// server's end, while who asked waits.
+async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led, anew: bool) -> Result<(), Error> {
     let Some(managed) = config.subnet.as_prefix() else { return Ok(()) };
     let own = kernel.netlink.addresses().await?.into_iter().filter_map(|found| match found.spec.address {
         std::net::IpAddr::V4(address) => Some(address),
         std::net::IpAddr::V6(_) => None,
     });
     let own: BTreeSet<Ipv4Addr> = own.collect();
-    let stale = led.stale(kernel.netlink.flows().await?, &own, |address| managed.contains(address.into()));
+    let flows = kernel.netlink.flows().await?;
+    let cut: Vec<Flow> = flows.iter().filter(|flow| anew && metadata::way::leads(flow)).cloned().collect();
+    let mut stale = led.stale(flows, &own, |address| managed.contains(address.into()));
+    stale.extend(cut);
     if stale.is_empty() {
         return Ok(());
     }

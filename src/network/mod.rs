@@ -13,6 +13,9 @@
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
 //! | [`dns`] | names: instances' by who asks, all others from where the host asks |
+//! | [`dhcp`] | the same addresses, for what asks for them when it boots |
+//! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
+//! | [`pins`] | each instance's address leads to its own port, whoever says what |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
 //! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
@@ -21,6 +24,7 @@ pub mod address;
 mod announce;
 mod apply;
 pub mod block;
+pub mod dhcp;
 pub mod dns;
 pub mod driver;
 mod firewall;
@@ -29,9 +33,12 @@ mod hairpin;
 pub mod ipsec;
 pub mod kernel;
 mod led;
+mod limit;
 pub mod links;
 pub mod mesh;
+pub mod metadata;
 pub mod overlay;
+mod pins;
 pub mod ports;
 mod reconcile;
 pub mod report;
@@ -117,6 +124,8 @@ pub struct NetworkConfig {
     pub links_memory: Option<PathBuf>,
     /// What of other networks leads to its instances.
     pub floating: Floating,
+    /// Its instances, whose addresses are pinned to their ports.
+    pub askers: dns::Askers,
 }
 
 impl NetworkConfig {
@@ -135,6 +144,7 @@ impl NetworkConfig {
             links: Links::new(&[], None),
             links_memory: None,
             floating: Floating::default(),
+            askers: dns::Askers::default(),
         }
     }
 

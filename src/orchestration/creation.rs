@@ -5,7 +5,7 @@ use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo, written};
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
-use super::{floating, links, ports};
+use super::{credentials, floating, links, ports};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
 use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
@@ -14,8 +14,6 @@ use crate::resource::{Resource, State, constraint, identifier, instance, link, p
 use crate::store::{self, Operation, Revision, Transaction, encode, key};
 use serde_json::{Value, json};
 
-/// What is asked for and cannot be given yet.
-const CREDENTIALS: &str = "credentialIds";
 /// Tries of one create against others who acquire addresses of the same pool.
 const TRIES: usize = 8;
 /// Most instances that one create makes.
@@ -169,11 +167,7 @@ impl Orchestrator {
             let code = if count == 0 { "MinLimitExceeded" } else { "MaxLimitExceeded" };
             return Err(invalid(code, "count", format!("1 to {MOST_AT_ONCE} at once")));
         }
-        let credentials = draft.fields.remove(CREDENTIALS);
-        if credentials.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)) && value != json!([])) {
-            let message = format!("{CREDENTIALS} is not there yet in this version; leave it out");
-            return Err(invalid("InvalidOption", CREDENTIALS, message));
-        }
+        credentials::take(&mut draft.fields)?;
         ports::take(&mut draft.fields)?;
         links::take(&mut draft.fields)?;
         let (image_uuid, image_id) = self.image(&draft).await?;
@@ -216,6 +210,7 @@ impl Orchestrator {
         links::check(&wanted, managed)?;
         floating::check(&wanted, managed)?;
         self.check_links(&wanted).await?;
+        self.check_credentials(&wanted).await?;
         let targets = if start { self.await_targets(&mut wanted).await? } else { Vec::new() };
         wanted.set(instance::DESIRED, json!(if start { Desired::Running } else { Desired::Stopped }));
         let wanted = self.pass(instance::BASE, None, wanted, Cause::Asked("create")).await?;

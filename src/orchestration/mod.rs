@@ -11,6 +11,7 @@
 //! [`floating`] has addresses lead to instances; [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
 
 mod creation;
+mod credentials;
 mod drain;
 pub mod failover;
 mod floating;

@@ -18,7 +18,7 @@ pub const SHOWN: &str = "ipAddress";
 /// Of an instance's row: what is associated with it.
 pub const ASSOCIATED: &str = "floatingAddresses";
 /// Of the same: the first of them.
-pub const FIRST: &str = "primaryAssociatedIpAddress";
+pub const FIRST: &str = instance::PUBLIC_ADDRESS;
 /// Asked for with an instance: one address of that pool, for as long as it is there.
 pub const ON_CREATE: &str = "publicIpAddressPoolId";
 /// What is asked for to associate: the private address of an instance.

@@ -25,6 +25,11 @@ pub const ENVIRONMENT: &str = "environment";
 pub const DIRECTORY: &str = "directory";
 pub const HOSTNAME: &str = "hostname";
 pub const USER: &str = "user";
+/// What it is told of by its metadata, as it is.
+pub const USERDATA: &str = "userdata";
+/// SSH keys that it is told of, by their numbers.
+pub const CREDENTIALS: &str = "credentialIds";
+pub const MOST_CREDENTIALS: usize = 32;
 pub const PRIVILEGED: &str = "privileged";
 pub const VOLUMES: &str = "dockerVolumes";
 /// What placement counts with; no limit by itself.
@@ -49,6 +54,8 @@ pub const ON_HOST_LOSS: &str = "onHostLoss";
 pub const HOST_LOSS_GRACE: &str = "hostLossGraceSeconds";
 pub const START_ON_CREATE: &str = "startOnCreate";
 pub const ADDRESS: &str = "primaryIpAddress";
+/// The floating address that leads to it.
+pub const PUBLIC_ADDRESS: &str = "primaryAssociatedIpAddress";
 pub const FIRST_RUNNING: &str = "firstRunning";
 /// Docker's id of the container, once there is one.
 pub const EXTERNAL_ID: &str = "externalId";

@@ -42,7 +42,7 @@ async fn parts_are_shown_as_rows_with_links() {
     let kinds: Vec<&Value> = services["data"].as_array().unwrap().iter().map(|row| &row["type"]).collect();
     assert_eq!(
         kinds,
-        ["gatewayService", "hostNatGatewayService", "portService", "linkService"],
+        ["gatewayService", "hostNatGatewayService", "portService", "linkService", "metadataService", "dhcpService"],
         "what is not there yet is not shown"
     );
     world.ends();
@@ -62,7 +62,6 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
         "register",
         "registrationtokens",
         "dnsservices",
-        "metadataservices",
     ] {
         assert_eq!(client.get(&format!("/v1/{list}")).await["data"], json!([]), "{list}");
         assert_eq!(client.ask("POST", &format!("/v1/{list}"), json!({"name": "x"})).await.0, 405, "{list}");
@@ -138,6 +137,39 @@ async fn ssh_keys_are_imported_and_open_nothing() {
     let stranger = crate::client::Client { to: client.to, key: format!("{public}:hush") };
     assert_eq!(stranger.ask("GET", "/v1/hosts", Value::Null).await.0, 401);
     assert!(client.get("/v1/credentials?kind=sshKey").await["data"].as_array().unwrap().len() == 2);
+    world.ends();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_is_told_of_keys_of_its_own_account() {
+    let world = World::new(in_memory()).await;
+    let client = &world.client;
+    let public = format!("ssh-ed25519 {} me@home", "A".repeat(68));
+    let key = client.post("/v1/sshkeys", json!({"name": "mine", "publicValue": public})).await["id"].clone();
+    let other = client.post("/v1/accounts", json!({"name": "other", "kind": "user"})).await["id"].clone();
+    let theirs = client.post("/v1/sshkeys", json!({"publicValue": public, "accountId": other})).await["id"].clone();
+    let secret = client.post("/v1/apikeys", json!({})).await["id"].clone();
+    // Each once; one where a list belongs is one.
+    for (given, count) in [(json!([key, key]), 1), (key.clone(), 1), (json!([]), 0), (Value::Null, 0)] {
+        let id = client.container(json!({"startOnCreate": false, "credentialIds": given})).await;
+        let maps = client.get(&format!("/v1/credentialinstancemaps?instanceId={id}&include=credential")).await;
+        let maps = maps["data"].as_array().unwrap().clone();
+        assert_eq!(maps.len(), count, "{given}");
+        assert!(maps.iter().all(|map| map["credential"]["name"] == "mine" && map["instanceId"] == id), "{maps:?}");
+        assert_eq!(client.row(&id).await["credentialIds"], Value::Null, "it is written alone");
+    }
+    let many: Vec<String> = (1000..1033).map(|id| format!("1c{id}")).collect();
+    for (wrong, code) in [
+        (json!([theirs]), "InvalidReference"),
+        (json!(["1c999999"]), "InvalidReference"),
+        (json!([key, secret]), "InvalidOption"),
+        (json!(many), "MaxLimitExceeded"),
+    ] {
+        let body = json!({"imageUuid": "docker:busybox", "networkIds": ["1n1"], "credentialIds": wrong});
+        let (status, body) = client.ask("POST", "/v1/containers", body).await;
+        let said = (status, body["code"].as_str(), body["fieldName"].as_str());
+        assert_eq!(said, (422, Some(code), Some("credentialIds")), "{body}");
+    }
     world.ends();
 }
 

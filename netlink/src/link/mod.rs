@@ -76,11 +76,18 @@ impl PortFlags {
         Self { isolated: Some(true), ..Self::default() }
     }
 
+    /// An isolated port about which nothing is learned and on which nobody is looked for: who is behind it is pinned
+    /// ([`crate::pin`]).
+    pub fn pinned() -> Self {
+        Self { isolated: Some(true), learning: Some(false), unicast_flood: Some(false) }
+    }
+
     fn wants_nothing(self) -> bool {
         self == Self::default()
     }
 
-    fn satisfied_by(self, current: Self) -> bool {
+    /// Whether a port that is `current` needs no change.
+    pub fn satisfied_by(self, current: Self) -> bool {
         fn met(wanted: Option<bool>, current: Option<bool>) -> bool {
             wanted.is_none() || wanted == current
         }

@@ -30,11 +30,13 @@ pub(super) fn write(spec: &RouteSpec, names: &Names) -> RouteMessage {
     header.protocol = RouteProtocol::from(PROTOCOL);
     header.scope = match (spec.kind, spec.via) {
         (RouteKind::Unicast, None) if spec.destination.address().is_ipv4() => RouteScope::Link,
+        (RouteKind::Local, _) => RouteScope::Host,
         _ => RouteScope::Universe,
     };
     header.kind = match spec.kind {
         RouteKind::Unicast => RouteType::Unicast,
         RouteKind::Unreachable => RouteType::Unreachable,
+        RouteKind::Local => RouteType::Local,
     };
     if spec.onlink {
         header.flags = RouteFlags::Onlink;
@@ -80,6 +82,7 @@ pub(super) fn read(message: RouteNetlinkMessage, names: &Names) -> Option<Route>
     let kind = match header.kind {
         RouteType::Unicast => RouteKind::Unicast,
         RouteType::Unreachable => RouteKind::Unreachable,
+        RouteType::Local if u8::from(header.protocol) == PROTOCOL => RouteKind::Local,
         _ => return None,
     };
     if header.flags.contains(RouteFlags::Cloned) {
@@ -104,7 +107,7 @@ pub(super) fn read(message: RouteNetlinkMessage, names: &Names) -> Option<Route>
             RouteAttribute::Via(RouteVia::Inet(via)) => spec.via = Some(IpAddr::V4(*via)),
             RouteAttribute::Via(RouteVia::Inet6(via)) => spec.via = Some(IpAddr::V6(*via)),
             // IPv6 hangs unreachable routes onto `lo` by itself.
-            RouteAttribute::Oif(index) if kind == RouteKind::Unicast => spec.device = Some(names.name(*index)),
+            RouteAttribute::Oif(index) if kind != RouteKind::Unreachable => spec.device = Some(names.name(*index)),
             RouteAttribute::PrefSource(address) => spec.source = ip(address),
             RouteAttribute::Priority(metric) => spec.metric = *metric,
             RouteAttribute::Table(table) => spec.table = *table,

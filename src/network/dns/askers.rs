@@ -2,7 +2,7 @@
 
 use crate::network::subnet::SubnetSpec;
 use crate::resource::assignment::Assignment;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -81,8 +81,20 @@ impl Askers {
         self.0.write().unwrap_or_else(PoisonError::into_inner).forget(id);
     }
 
+    /// The address of each.
+    pub(in crate::network) fn addresses(&self) -> BTreeMap<String, Ipv4Addr> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.addresses.iter().map(|(id, address)| (id.clone(), *address)).collect()
+    }
+
+    /// One whose address is so, and that.
+    pub(in crate::network) fn find(&self, is: impl Fn(Ipv4Addr) -> bool) -> Option<(String, Ipv4Addr)> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.addresses.iter().find(|(_, address)| is(**address)).map(|(id, address)| (id.clone(), *address))
+    }
+
     /// Who sent a packet with this source.
-    pub(super) fn who(&self, source: IpAddr, subnet: &SubnetSpec) -> Asker {
+    pub(in crate::network) fn who(&self, source: IpAddr, subnet: &SubnetSpec) -> Asker {
         let address = match source.to_canonical() {
             IpAddr::V4(address) if subnet.contains(address) => address,
             _ => return Asker::Outsider,

@@ -15,14 +15,13 @@
 //! | [`resolv`], [`upstream`] | everything else |
 //! | [`respond`] | puts these together |
 //! | [`server`], [`batch`] | the sockets; many datagrams at once |
-//! | [`limit`], [`kept`] | how much may wait; that the sockets outlive the agent |
+//! | [`super::limit`], [`kept`] | how much may wait; that the sockets outlive the agent |
 //!
-//! The address is the asker's only proof, and the managed network's rules see to it that nobody sends with another's.
+//! The address is the asker's only proof; what is answered goes to the port of who has it ([`super::pins`]).
 
 mod askers;
 mod batch;
 mod kept;
-mod limit;
 mod names;
 mod resolv;
 mod respond;
@@ -33,6 +32,7 @@ mod upstream;
 mod wire;
 mod zone;
 
+pub(super) use askers::Asker;
 pub use askers::{Askers, OwnNames};
 pub use kept::forget;
 pub use resolv::Files;

@@ -2,9 +2,9 @@
 //! in a task of its own, within limits.
 
 use super::batch::{self, Inbox};
-use super::limit::{Limit, Turn};
 use super::respond::{Open, Responder, Said};
 use super::wire::Transport;
+use crate::network::limit::{Limit, Turn};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::io;
 use std::net::{IpAddr, SocketAddr};

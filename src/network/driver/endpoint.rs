@@ -13,6 +13,7 @@ use stampede_netlink::{
     Mac,
     address::Others,
     link::{PortFlags, VethSpec},
+    pin::Pin,
 };
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -89,7 +90,7 @@ impl Endpoints {
             mac: None,
             peer_mac: mac,
             master: Some(self.bridge().await?),
-            port: PortFlags::isolated(),
+            port: PortFlags::pinned(),
             alias: Some(alias(&assignment.id, endpoint)),
         };
         let mut result = self.kernel.netlink.create_veth(&spec).await;
@@ -102,12 +103,20 @@ impl Endpoints {
             result = self.kernel.netlink.create_veth(&spec).await;
         }
         result?;
+        self.pin(&spec, network, mac).await?;
         let quiet = [Wish::Interface6(name, "disable_ipv6", "1")];
         for error in self.kernel.ensure_settings(&quiet).1 {
             tracing::warn!(%error, "IPv6 stays on for this port");
         }
         self.known().insert(endpoint.to_owned(), assignment.id.clone());
         Ok(())
+    }
+
+    /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]).
+    async fn pin(&self, spec: &VethSpec, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
+        let Some(bridge) = spec.master else { return Ok(()) };
+        let port = self.kernel.netlink.link_index(&spec.name).await?;
+        self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await
     }
 
     /// Whose an endpoint is; `None` where there is no such pair.

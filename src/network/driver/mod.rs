@@ -20,6 +20,7 @@ mod http;
 mod wire;
 
 pub use answer::Driver;
+pub(super) use endpoint::host_end as endpoint_end;
 pub use http::serve;
 
 use super::kernel::{self, Kernel};

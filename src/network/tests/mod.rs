@@ -5,7 +5,7 @@ mod docker;
 mod encrypted;
 mod etcd;
 mod eyes;
-mod hosts;
+pub(super) mod hosts;
 mod links;
 mod ports;
 pub(super) mod support;

@@ -1,4 +1,4 @@
-//! That a credential is put into an instance. There are none yet.
+//! That an instance is told of a credential.
 
 use super::columns::{COMMON, IDENTITY, STATE};
 use super::parts;
@@ -19,6 +19,6 @@ pub const TYPE: Type = Type {
     ],
     listable: true,
     admin_writes: true,
-    derived: Some(Derived { from: &[], rows: parts::nothing }),
+    derived: Some(Derived { from: &["instance"], rows: parts::credential_instance_map }),
     ..Type::bare("credentialInstanceMap", "credentialInstanceMaps")
 };

@@ -159,6 +159,18 @@ pub fn instance_host_map(_: &str, whole: &Resource) -> Vec<Resource> {
     whole.get(instance::HOST).map(one).into_iter().collect()
 }
 
+pub fn credential_instance_map(_: &str, whole: &Resource) -> Vec<Resource> {
+    let one = |credential: u64| {
+        let mut row = part(whole, "credentialInstanceMap", (whole.id << 24) | credential);
+        row.enter(of_instance(whole, "credentialInstanceMap").state);
+        row.uuid = format!("{}-credential-{credential}", whole.uuid);
+        row.set("credentialId", credential);
+        row.set("instanceId", whole.id);
+        row
+    };
+    whole.get::<Vec<u64>>(instance::CREDENTIALS).unwrap_or_default().into_iter().map(one).collect()
+}
+
 /// The host that an instance has been made on, with its image: it has run there.
 fn made_on(whole: &Resource) -> Option<(u64, u64)> {
     whole.get::<i64>(instance::FIRST_RUNNING)?;
@@ -221,18 +233,23 @@ pub fn provider(_: &str, network: &Resource) -> Vec<Resource> {
     Some(row).filter(|_| is_ours(network)).into_iter().collect()
 }
 
-/// Those that the agents do. Names, DHCP and metadata are not among them yet; encryption is each host's own setting.
+/// Those that the agents do. Names are not among them yet; encryption is each host's own setting.
 pub fn services(_: &str, network: &Resource) -> Vec<Resource> {
     let kinds = [
         ("gatewayService", "gateway"),
         ("hostNatGatewayService", "host-nat-gateway"),
         ("portService", "port"),
         ("linkService", "link"),
+        ("metadataService", "metadata"),
+        ("dhcpService", "dhcp"),
     ];
     let one = |(at, (kind, name)): (u64, (&str, &str))| {
         let mut row = of_network(network, kind, network.id * 16 + at, name);
         row.uuid = format!("docker0-{name}-service");
         row.set("networkServiceProviderId", network.id);
+        if kind == "metadataService" {
+            row.set("configDrive", false);
+        }
         row
     };
     (0..).zip(kinds).filter(|_| is_ours(network)).map(one).collect()
