@@ -29,11 +29,13 @@ mac = sys.argv[1]
 where = tempfile.mkdtemp()
 paths = helpers.Paths({"cloud_dir": where, "run_dir": where})
 settings = {"timeout": 5, "max_wait": 10, "retries": 1}
-config = {"datasource": {"Ec2": settings | {"strict_id": False}, "OpenStack": settings}}
+config = {"datasource_list": ["Ec2", "OpenStack"], "datasource": {"Ec2": settings | {"strict_id": False}, "OpenStack": settings}}
 distro = Distro("debian", config, paths)
+# Where the guest's hardware would be asked which cloud this is; Debian 12's has it elsewhere.
+if hasattr(DataSourceOpenStack, "detect_openstack"):
+    DataSourceOpenStack.detect_openstack = lambda *_, **__: True
 def made(kind):
     source = kind(config, distro, paths)
-    # Where the guest's hardware would be asked which cloud this is.
     source.ds_detect = lambda: True
     return source
 def hostname(source):
