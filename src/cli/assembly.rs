@@ -7,7 +7,10 @@
 //! ```
 //! Stopping ends the agent alone: its lease, its units and what they hold go on.
 
-use super::esp;
+mod network;
+
+pub use network::driver_options;
+
 use super::late::LateService;
 use super::names;
 use super::simulated::{self, Simulations};
@@ -18,11 +21,11 @@ use crate::compute::docker::Docker;
 use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
-use crate::host::config::{Config, ConfigError, Encryption};
-use crate::host::description::{self, advertised, store_addresses};
+use crate::host::config::Config;
+use crate::host::description::{self, advertised};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
-use crate::host::floating::{self, Floats};
+use crate::host::floating;
 use crate::host::instances::Instances;
 use crate::host::links;
 use crate::host::reclaim::{self, Kept};
@@ -32,10 +35,7 @@ use crate::membership::trust::Names;
 use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
-use crate::network::{
-    Floating, Ipsec, Links, MeshView, Network, NetworkConfig, Protection, Published, SubnetSpec, dns::Askers, driver,
-    ipsec::capability, kernel::Kernel, mesh,
-};
+use crate::network::{MeshView, Network, dns::Askers, driver};
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, names as instance_names, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
@@ -45,7 +45,6 @@ use crate::systemd::fallback::{Run, Tasks};
 use crate::systemd::notify::{Announce, Service, Watchdog};
 use crate::systemd::{Supervision, units::Units};
 use anyhow::{Context, Result, anyhow};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -273,102 +272,6 @@ impl Agent {
         }
     }
 
-    async fn network(&self) -> Result<Option<Network>> {
-        if !self.config.network.enabled {
-            return Ok(None);
-        }
-        if !self.units {
-            let (options, environment) = (driver_options(&self.config)?, self.environment.clone());
-            tokio::spawn(async move {
-                if let Err(error) = driver::run(options, environment).await {
-                    let error = anyhow::Error::from(error);
-                    tracing::error!(error = format!("{error:#}"), "Docker gets no answers about the managed network");
-                }
-            });
-        }
-        let kernel = Kernel::open().context("cannot open netlink")?;
-        let (published, links) = self.led()?;
-        let told = NetworkConfig {
-            subnet: subnet(&self.config)?,
-            underlay: self.config.network.underlay,
-            outside: mesh::Outside {
-                public: self.config.network.public_address,
-                site: self.config.network.site.clone(),
-            },
-            towards: store_addresses(&self.config),
-            memory: Some(self.config.state_directory.join("network.json")),
-            published,
-            links,
-            links_memory: Some(self.links_memory()),
-            floating: self.floating(&kernel).await?,
-            askers: self.askers.clone(),
-            protection: self.protection(&kernel).await?,
-            ..NetworkConfig::new(self.config.host_name())
-        };
-        Ok(Some(Network::start(told, self.store.clone(), &self.environment, kernel)))
-    }
-
-    /// From the beginning on: names that are not ours need no store.
-    fn names(&self, network: Option<&Network>) -> Result<Option<names::Answering>> {
-        let Some(network) = network else {
-            names::forget();
-            return Ok(None);
-        };
-        let own = names::Own {
-            subnet: subnet(&self.config)?,
-            host: self.config.host_name(),
-            askers: &self.askers,
-            ledger: &self.ledger,
-            links: Arc::new(network.links()),
-        };
-        Ok(Some(names::start(own, &self.hosts, &self.store, &self.environment)))
-    }
-
-    /// What the ledger has published and linked. Without it nothing would be: better no agent, and all stays as it is.
-    fn led(&self) -> Result<(Published, Links)> {
-        let (known, _) = self.ledger.assignments().context("what is published on this host cannot be read")?;
-        Ok((Published::new(&known), Links::new(&known, Some(&self.links_memory()))))
-    }
-
-    /// Those that an agent before this one had lead on.
-    async fn floating(&self, kernel: &Kernel) -> Result<Floating> {
-        let floating = Floating::default();
-        floating.adopt(kernel, self.floats()?.ways()).await.context("which floating addresses this host has")?;
-        Ok(floating)
-    }
-
-    /// What the ledger has of floating addresses.
-    fn floats(&self) -> Result<Floats> {
-        let (known, _) = self.ledger.assignments().context("which floating addresses this host has cannot be read")?;
-        Ok(Floats::new(&known))
-    }
-
-    fn links_memory(&self) -> PathBuf {
-        self.config.state_directory.join("links.json")
-    }
-
-    /// How packets to other hosts are protected; an error where this kernel cannot do what was asked for.
-    async fn protection(&self, kernel: &Kernel) -> Result<Protection> {
-        if self.config.network.esp_udp_port.is_none() {
-            // An agent before this one may have been told otherwise.
-            esp::forget();
-        }
-        if self.config.network.encryption == Encryption::None {
-            return Ok(Protection::None);
-        }
-        let underlay = mesh::underlay(kernel, self.config.network.underlay, &store_addresses(&self.config)).await;
-        let ipv4 = underlay.map_or(true, |underlay| underlay.address.is_ipv4());
-        let capable = capability::check(kernel, &self.environment, ipv4).await;
-        capable.map_err(|error| ConfigError::Wrong(error.to_string()))?;
-        let esp = self.config.network.esp_udp_port.map(|port| esp::open(port, ipv4)).transpose()?;
-        Ok(Protection::Ipsec(Ipsec {
-            keys: self.trust.keys().clone(),
-            alive: self.hosts.alive().clone(),
-            esp,
-            takes_plain: self.config.network.encryption == Encryption::Either,
-        }))
-    }
-
     async fn join(&self, network: Option<&Network>) -> Result<Joined> {
         let config = &self.config;
         let settings = ClusterSettings {
@@ -386,7 +289,7 @@ impl Agent {
         let description = watch.look().await;
         let kept = match network {
             Some(_) => {
-                let (name, subnet) = (config.host_name(), subnet(config)?);
+                let (name, subnet) = (config.host_name(), network::subnet(config)?);
                 let (store, place) = (self.store.as_ref(), (name.as_str(), &subnet));
                 reclaim::addresses(store, &self.environment, place, &self.ledger, cluster.generation).await?
             }
@@ -528,19 +431,4 @@ struct Joined {
     cluster: Cluster,
     membership: Membership,
     kept: Kept,
-}
-
-/// What the network driver is told, in the agent or in a process of its own.
-pub fn driver_options(config: &Config) -> Result<driver::Options, ConfigError> {
-    Ok(driver::Options {
-        socket: config.network.driver_socket.clone(),
-        ledger: config.state_directory.clone(),
-        subnet: subnet(config)?,
-    })
-}
-
-fn subnet(config: &Config) -> Result<SubnetSpec, ConfigError> {
-    let told = &config.network;
-    SubnetSpec::of(told.subnet, told.prefix, told.block)
-        .map_err(|error| ConfigError::Wrong(format!("the managed network: {error}")))
 }

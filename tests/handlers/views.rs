@@ -158,7 +158,10 @@ async fn an_instance_is_told_of_keys_of_its_own_account() {
         assert!(maps.iter().all(|map| map["credential"]["name"] == "mine" && map["instanceId"] == id), "{maps:?}");
         assert_eq!(client.row(&id).await["credentialIds"], Value::Null, "it is written alone");
     }
-    let many: Vec<String> = (1000..1033).map(|id| format!("1c{id}")).collect();
+    let mut many = vec![key.clone()];
+    for _ in 0..32 {
+        many.push(client.post("/v1/sshkeys", json!({"publicValue": public})).await["id"].clone());
+    }
     for (wrong, code) in [
         (json!([theirs]), "InvalidReference"),
         (json!(["1c999999"]), "InvalidReference"),

@@ -174,7 +174,7 @@ async fn what_is_as_it_should_be_is_left_alone_and_what_is_not_is_repaired_withi
             let table = one.namespace.netlink.inspect_table(Family::Inet, "stampede").await.unwrap();
             up(BRIDGE)
                 && up(OVERLAY)
-                && routes.iter().filter(|route| route.protocol == PROTOCOL).count() == 5
+                && routes.iter().filter(|route| route.protocol == PROTOCOL).count() == 6
                 && table.is_some_and(|table| table.chains.len() == 8)
         })
         .await;
@@ -262,7 +262,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
         routes.into_iter().filter(|route| route.protocol == PROTOCOL).count()
     };
     let kernel = one.namespace.kernel();
-    eventually("all is routed", async || ours(&kernel).await == 5).await;
+    eventually("all is routed", async || ours(&kernel).await == 6).await;
     at_rest(&one).await;
     drop(one.network);
 
@@ -273,7 +273,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
     let silent: Arc<dyn Store> = Arc::new(super::support::Silent);
     let alone = Network::start(config("h1"), silent.clone(), &environment(), fresh.kernel());
     let kernel = fresh.kernel();
-    eventually("all is routed as before", async || ours(&kernel).await == 5).await;
+    eventually("all is routed as before", async || ours(&kernel).await == 6).await;
     let mut status = alone.status();
     tokio::time::timeout(PATIENCE, status.wait_for(|status| status.ready)).await.unwrap().unwrap();
     // One that remembers nothing takes nothing away from what runs.
@@ -283,7 +283,7 @@ async fn a_host_that_boots_alone_knows_the_others_and_a_new_one_takes_nothing_aw
     let mut status = blank.status();
     let ready = tokio::time::timeout(Duration::from_secs(4), status.wait_for(|status| status.ready)).await;
     assert!(ready.is_err());
-    assert_eq!(ours(&kernel).await, 5);
+    assert_eq!(ours(&kernel).await, 6);
     assert!(fresh.netlink.link_by_name(OVERLAY).await.unwrap().is_some());
     assert!(fresh.tool(&["ip", "-o", "addr", "show", BRIDGE]).lines().count() >= 2);
 }
