@@ -132,13 +132,14 @@ impl Netlink {
     ) -> Result<Outcome<Change>, Error> {
         let mut current = self.addresses().await?;
         current.retain(|address| address.link == link);
-        self.make(plan(&current, desired, others), |change| match change {
+        let message = |change: &Change| match change {
             Change::Add(spec) | Change::Renew(spec) => {
                 (RouteNetlinkMessage::NewAddress(write(link, spec)), NLM_F_CREATE | NLM_F_REPLACE, false)
             }
             Change::Remove(spec) => (RouteNetlinkMessage::DelAddress(write(link, spec)), 0, true),
-        })
-        .await
+        };
+        let is_news = |change: &Change| !matches!(change, Change::Renew(_));
+        self.make_telling(plan(&current, desired, others), message, is_news).await
     }
 
     /// Removes one address from the link with this index; false if it was not there.

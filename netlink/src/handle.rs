@@ -122,11 +122,21 @@ impl Netlink {
         changes: Vec<C>,
         write: impl Fn(&C) -> (RouteNetlinkMessage, u16, bool),
     ) -> Result<Outcome<C>, Error> {
-        make(&self.route, changes, |change| {
+        self.make_telling(changes, write, |_| true).await
+    }
+
+    /// The same, where some changes are everyday and not worth a line in the log.
+    pub(crate) async fn make_telling<C: fmt::Display + fmt::Debug>(
+        &self,
+        changes: Vec<C>,
+        write: impl Fn(&C) -> (RouteNetlinkMessage, u16, bool),
+        is_news: impl Fn(&C) -> bool,
+    ) -> Result<Outcome<C>, Error> {
+        let write = |change: &C| {
             let (message, flags, removal) = write(change);
             Ok((encode(&message, flags), removal))
-        })
-        .await
+        };
+        make_telling(&self.route, changes, write, is_news).await
     }
 }
 
@@ -136,6 +146,15 @@ pub(crate) async fn make<C: fmt::Display + fmt::Debug>(
     channel: &Channel,
     changes: Vec<C>,
     write: impl Fn(&C) -> Result<(Message, bool), Error>,
+) -> Result<Outcome<C>, Error> {
+    make_telling(channel, changes, write, |_| true).await
+}
+
+async fn make_telling<C: fmt::Display + fmt::Debug>(
+    channel: &Channel,
+    changes: Vec<C>,
+    write: impl Fn(&C) -> Result<(Message, bool), Error>,
+    is_news: impl Fn(&C) -> bool,
 ) -> Result<Outcome<C>, Error> {
     let mut outcome = Outcome::new();
     let mut changes = changes.into_iter();
@@ -159,7 +178,8 @@ pub(crate) async fn make<C: fmt::Display + fmt::Debug>(
                 result => result.map(drop),
             };
             match &result {
-                Ok(()) => tracing::info!(%change, "network changed"),
+                Ok(()) if is_news(&change) => tracing::info!(%change, "network changed"),
+                Ok(()) => tracing::debug!(%change, "network changed"),
                 Err(error) => tracing::warn!(%change, %error, "a change of the network failed"),
             }
             outcome.record(change, result);

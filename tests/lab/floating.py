@@ -280,17 +280,20 @@ class Lost(FloatingTest):
             lost.lab("start", lost.name)
 
     def test_the_agent_dies_and_rules_go(self):
-        """Killed, restarted, and somebody's `nft flush ruleset`: an open connection goes on."""
+        """Killed and restarted: an open connection goes on. With somebody's `nft flush ruleset` one ends on which something comes in
+        the milliseconds until the rules are back: the address is the host's own then."""
         host = HOSTS[1]
         one = self.named("one", host)
         row = self.associate(self.acquire(), one)
         wait_for("it answers", SOON, lambda: self.who(row["address"]))
         echo = Echo(row["address"], 7)
-        for blow in ("systemctl kill -s KILL stampede.service", "systemctl restart stampede.service", "nft flush ruleset"):
+        for blow in ("systemctl kill -s KILL stampede.service", "systemctl restart stampede.service"):
             host.shell(blow)
             time.sleep(3)
             wait_for(f"it answers after {blow}", START, lambda: self.who(row["address"], 1))
             self.assertIsNone(echo.error, f"{blow}: {echo.error}")
         self.assertEqual(self.held(host), [row["address"]])
         echo.over.set()
+        host.shell("nft flush ruleset")
+        wait_for("it answers after a flush", SOON, lambda: self.who(row["address"], 1))
         print(f"    the longest silence on an open connection: {echo.longest:.2f} s")
