@@ -60,7 +60,7 @@ guards! {
     Undone "undone" 8 "what is told to leave a drained host compares the host's record",
     History "history" 1 "a store that went back is left alone until somebody says that it is to be so",
     Identity "identity" 91 "a store that was made from a snapshot is another, however far it has come",
-    Lift "lift" 285 "counters are lifted where the store went back",
+    Lift "lift" 49 "counters are lifted where the store went back",
     Unknown "unknown" 5 "what the cluster does not know is left alone unless it was purged",
     Block "block" 1 "what no policy lets leave to the overlay's port is dropped",
     Once "once" 1 "an association that is gone is not put back under its key",
