@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const AUDIT: Duration = Duration::from_secs(300);
 /// A watch that is this far behind an audit has lost something.
 const GRACE: Duration = Duration::from_secs(10);
+/// A list that is this old when its watch stands is looked over. Less than what counts as recent to who reads.
+const LATE: Duration = Duration::from_millis(500);
 /// The delays after failures. A watch that lasted longer than the most was a good one: the next failure is a first one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -92,11 +94,17 @@ impl<T: DeserializeOwned + Debug + Send + Sync + 'static> Follower<T> {
 
     /// What is listed is shown even where the watch then does not come about; it stays marked stale.
     async fn list(&self) -> Result<(Watch, Revision), Error> {
+        let begun = self.environment.clock.boottime();
         let snapshot = self.store.range(&self.shared.prefix).await?;
         self.shared.replace(&snapshot.entries, snapshot.revision);
-        let watch = self.store.watch(&self.shared.prefix, Revision(snapshot.revision.0 + 1)).await?;
+        let mut listed = snapshot.revision;
+        let watch = self.store.watch(&self.shared.prefix, Revision(listed.0 + 1)).await?;
+        // What was written until the watch stood is still to come: where that took long, what is shown is older than it is said to be.
+        if self.environment.clock.boottime().saturating_sub(begun) > LATE {
+            listed = self.audit(listed).await?.0;
+        }
         self.heard(|freshness| freshness.stale_since = None);
-        Ok((watch, snapshot.revision))
+        Ok((watch, listed))
     }
 
     /// `listed` is the revision up to which everything is in, whatever the watch still tells of it.
