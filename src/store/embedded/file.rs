@@ -3,6 +3,7 @@
 //! redb refuses everything after a failed write, so the file is then closed and opened anew: a commit that did not come through is not
 //! there, as after a crash. A new file is made beside its place and renamed, so that a crash leaves none or a whole one.
 
+use super::disk::{Disk, Unsynced};
 use crate::store::draft::{State, Written};
 use crate::store::{Entry, Error, LeaseId, Revision};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -109,6 +110,16 @@ pub(super) struct File {
     path: Option<PathBuf>,
     /// `None` after a failure, and when closed.
     database: Option<Database>,
+    /// Whether the disk failed to sync since the file was opened.
+    unsynced: Unsynced,
+}
+
+/// What a file that was opened anew holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reopened {
+    pub(super) revision: Revision,
+    /// Synced: a loss of power takes none of it.
+    pub(super) durable: bool,
 }
 
 impl File {
@@ -117,12 +128,13 @@ impl File {
         if !path.try_exists().map_err(|source| named(Failure::File { action: "looked at", source }))? {
             create(path).map_err(named)?;
         }
-        let opened = match open(path, true) {
+        let unsynced = Unsynced::default();
+        let opened = match open(path, true, &unsynced) {
             // Checking writes too. A full disk must not keep what is there from being read.
-            Err(failure) if failure.full() => open(path, false),
+            Err(failure) if failure.full() => open(path, false, &unsynced),
             opened => opened,
         };
-        Ok(Self { path: Some(path.to_owned()), database: Some(opened.map_err(named)?) })
+        Ok(Self { path: Some(path.to_owned()), database: Some(opened.map_err(named)?), unsynced })
     }
 
     pub(super) fn in_memory() -> Result<Self, Error> {
@@ -132,7 +144,7 @@ impl File {
             Ok(database)
         };
         let database = create().map_err(|failure: Failure| failure.opening("memory"))?;
-        Ok(Self { path: None, database: Some(database) })
+        Ok(Self { path: None, database: Some(database), unsynced: Unsynced::default() })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -140,17 +152,20 @@ impl File {
     }
 
     pub(super) fn close(&mut self) {
-        *self = Self { path: None, database: None };
+        *self = Self { path: None, database: None, unsynced: Unsynced::default() };
     }
 
-    /// Closes and opens it; the revision it holds.
-    pub(super) fn reopen(&mut self) -> Result<Revision, Failure> {
+    /// Closes and opens it, which syncs what was written to it before; what it holds.
+    pub(super) fn reopen(&mut self) -> Result<Reopened, Failure> {
+        let durable = !self.unsynced.get();
         if let Some(path) = &self.path {
             self.database = None;
-            self.database = Some(open(path, false)?);
+            let unsynced = Unsynced::default();
+            self.database = Some(open(path, false, &unsynced)?);
+            self.unsynced = unsynced;
         }
         match self.revision() {
-            Ok(revision) => Ok(revision),
+            Ok(revision) => Ok(Reopened { revision, durable }),
             Err(failure) => {
                 self.database = None;
                 Err(failure)
@@ -227,8 +242,14 @@ fn decode(key: &str, bytes: &[u8]) -> Option<Entry> {
 }
 
 /// redb may panic over a file that is damaged in ways it does not expect.
-fn open(path: &Path, check: bool) -> Result<Database, Failure> {
-    let opening = || Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(check).open(path);
+fn open(path: &Path, check: bool, unsynced: &Unsynced) -> Result<Database, Failure> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.len() == 0 {
+        // redb would make a new database of it.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty").into());
+    }
+    let disk = Disk::new(file, unsynced.clone())?;
+    let opening = || Builder::new().set_cache_size(CACHE).set_check_integrity_on_open(check).create_with_backend(disk);
     match catch_unwind(AssertUnwindSafe(opening)) {
         Ok(opened) => Ok(opened?),
         Err(_) => Err(Failure::Damaged("it cannot be read at all".into())),

@@ -6,13 +6,13 @@
 //!
 //! ```text
 //! commit ─► queue ─► draft ─► file, synced ─► memory, history ─► answers, watches
-//!                              │ full: nothing of it is done; the file is opened anew
-//!                              └ failed otherwise: the file's own revision tells what became of it
+//!                              └ failed: the file is opened anew, and its own revision tells what became of it
 //! ```
 //! Leases live in memory alone: those of an earlier process are gone with it, and their keys go when the file is opened. Their
 //! time is counted by the boot clock. History lives in memory alone too, as much as fits a bound; a watch that wants older
 //! revisions is told that they are compacted.
 
+mod disk;
 mod file;
 mod history;
 mod lease;
@@ -20,7 +20,7 @@ mod lease;
 use super::draft::{Draft, State, Written};
 use super::{Difference, Entry, Error, LeaseId, Lookup, Outcome, Revision, Snapshot, Store, Transaction, Watch};
 use crate::environment::{Backoff, Environment};
-use file::File;
+use file::{File, Reopened};
 use history::{Follower, History};
 use lease::{Lease, Leases};
 use std::collections::VecDeque;
@@ -316,7 +316,11 @@ impl Shared {
             Err(failure) => {
                 tracing::warn!(store = self.description, error = %failure, "a write failed; opening the file anew");
                 match file.reopen() {
-                    Ok(revision) if revision == written.revision => Some(Failed::Unknown(failure.to_string())),
+                    // All that belongs to it came through, and opening has synced it: what failed was what redb had to do after.
+                    Ok(Reopened { revision, durable: true }) if revision == written.revision => None,
+                    Ok(Reopened { revision, durable: false }) if revision == written.revision => {
+                        Some(Failed::Unknown(failure.to_string()))
+                    }
                     Ok(_) => return Err(Failed::Undone(failure)),
                     Err(_) => return Err(Failed::Unknown(failure.to_string())),
                 }
@@ -336,7 +340,7 @@ impl Shared {
         if file.is_open() {
             return Ok(());
         }
-        let revision = file.reopen()?;
+        let revision = file.reopen()?.revision;
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         if revision != live.state.revision {
             live.state = file.load()?;
