@@ -8,6 +8,7 @@ use super::kernel::{self, Kernel};
 use crate::store::{self, Entry, Operation, Store, Transaction, key};
 use serde::{Deserialize, Serialize};
 use stampede_netlink::Mac;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// What a packet grows by on its way: Ethernet, VXLAN, UDP, IPv6 and, with encryption, ESP with its padding.
@@ -132,6 +133,10 @@ pub struct Mesh {
     /// Halves and seal, where it encrypts.
     #[serde(flatten)]
     pub sealed: Sealed,
+    /// Generations (modulo 32) under which its kernel still takes in what agents before this one agreed on. Outside the seal: it
+    /// says how long others keep a way that they have, and no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lingering: Option<BTreeSet<u32>>,
     /// What a newer agent wrote and this one does not know.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,
@@ -151,6 +156,7 @@ impl Mesh {
             encryption,
             takes_plain: false,
             sealed,
+            lingering: None,
             other: serde_json::Map::new(),
         }
     }
@@ -162,10 +168,10 @@ impl Mesh {
         all.find(|address| address.is_ipv4() == ipv4)
     }
 
-    /// Whether it says what `wanted` does, in all that this version knows.
+    /// Whether it says what `wanted` does, in all that this version knows and that is worth a write of its own.
     pub fn says(&self, wanted: &Self) -> bool {
-        Self { other: serde_json::Map::new(), ..self.clone() }
-            == Self { other: serde_json::Map::new(), ..wanted.clone() }
+        let plain = |mesh: &Self| Self { lingering: None, other: serde_json::Map::new(), ..mesh.clone() };
+        plain(self) == plain(wanted)
     }
 }
 

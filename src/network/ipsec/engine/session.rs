@@ -50,13 +50,16 @@ pub struct Session {
     pub peers: Peers,
     /// The halves in this host's record, as the store has it.
     record: Vec<PublicHalf>,
+    /// What an agent before this one left, as its record is to say.
+    lingering: BTreeSet<u32>,
 }
 
 impl Session {
     pub fn new(host: &str, cluster: String, secrets: Secrets, number: u32, ways: Ways) -> Self {
         let rotation = Rotation::new(number);
         let (host, halves, peers, record) = (host.to_owned(), BTreeMap::new(), Peers::default(), Vec::new());
-        Self { host, cluster, secrets, number, ways, rotation, halves, peers, record }
+        let lingering = BTreeSet::new();
+        Self { host, cluster, secrets, number, ways, rotation, halves, peers, record, lingering }
     }
 
     /// Takes in all records as they are now.
@@ -70,7 +73,8 @@ impl Session {
             if !self.peers.known.contains_key(host) {
                 tracing::info!(peer = host, address = %known.address, "a host to encrypt to");
             }
-            if !self.rotation.peer_record(host, known.opened.number, &known.opened.halves) {
+            let lingering = records.get(host).and_then(|record| record.lingering.as_ref());
+            if !self.rotation.peer_record(host, known.opened.number, &known.opened.halves, lingering) {
                 tracing::debug!(peer = host, "its record went back; it is passed over");
             }
         }
@@ -92,7 +96,8 @@ impl Session {
         let opened = Opened { number: self.number, underlay: vec![underlay.address], outside, esp_port, halves };
         let sealed = opened.seal(&self.cluster, &self.host, &self.secrets);
         let mesh = Mesh::new(self.number, underlay, mtu, Encryption::Ipsec, sealed);
-        Mesh { takes_plain: self.ways.plain, outside: opened.outside, ..mesh }
+        let lingering = Some(self.lingering.clone());
+        Mesh { takes_plain: self.ways.plain, outside: opened.outside, lingering, ..mesh }
     }
 
     /// The halves that stand in the record, where all of them still live: for a record of which something else is to change.
@@ -116,6 +121,7 @@ impl Session {
             self.rotation.ask();
         }
         let actions = self.rotation.step(&seen.view, reachable, now);
+        self.lingering = self.rotation.lingering(&seen.view);
         let (mut steps, mut changes) = (Vec::new(), Vec::new());
         for action in actions {
             match action {

@@ -9,9 +9,10 @@
 //! out under the peer's new half is made, so whatever either end chooses, the other understands.
 //! *Out*: the peer's newest half × the newest own half that the peer has used; a packet under a half says that its host knows it. The
 //! way out before stays for another second, for what is on its way into it.
-//! Where the peer has used none of this agent's halves, a way out that is there stays (the agent was restarted and took it over),
-//! but half a minute at most if the peer was restarted as well; where there is none, the oldest published half is tried, which the
-//! peer has had the longest time to learn of, then the newer ones.
+//! Where the peer has used none of this agent's halves, a way out that is there stays (the agent was restarted and took it over): as
+//! long as the peer lists the half it is for, or, restarted as well, says that its kernel still takes that in and says nothing newer
+//! (it may be cut off from the store); else half a minute at most. Where there is none, the oldest published half is tried, which
+//! the peer has had the longest time to learn of, then the newer ones.
 //!
 //! **Each pair of halves is installed at most once in each direction**, noted before it is done. One that is missing (somebody flushed, an
 //! installation failed) is never put back: a key would begin its sequence anew, or take old packets again. A new half takes its place.
@@ -166,8 +167,22 @@ impl Rotation {
         }
     }
 
-    /// A peer's record, once its seal was found good; whether it said anything new or what is known.
-    pub fn peer_record(&mut self, host: &str, number: u32, halves: &[PublicHalf]) -> bool {
+    /// Generations (modulo 32) that peers may still send under, since an agent before this one left ways in for them.
+    pub fn lingering(&self, view: &View) -> BTreeSet<u32> {
+        let is_own = |generation: &u32| self.own.iter().any(|own| own.half.generation % 32 == *generation);
+        let ways_in = view.keys().filter(|(_, way, _)| *way == Way::In);
+        ways_in.map(|(.., spi)| derive::generations(*spi).1).filter(|generation| !is_own(generation)).collect()
+    }
+
+    /// A peer's record, once its seal was found good; whether it said anything new or what is known. `lingering` is what it says of
+    /// itself as [`Self::lingering`] does.
+    pub fn peer_record(
+        &mut self,
+        host: &str,
+        number: u32,
+        halves: &[PublicHalf],
+        lingering: Option<&BTreeSet<u32>>,
+    ) -> bool {
         let peer = self.peers.entry(host.to_owned()).or_insert_with(|| Peer::new(number));
         if peer.number != number {
             peer.leave();
@@ -175,7 +190,7 @@ impl Rotation {
             self.let_go(host);
         }
         let early = self.taken_over.is_none();
-        self.peers.get_mut(host).is_some_and(|peer| peer.record(halves, early))
+        self.peers.get_mut(host).is_some_and(|peer| peer.record(halves, lingering, early))
     }
 
     /// Nothing that was there before counts any more towards this host.

@@ -47,6 +47,8 @@ pub(super) struct Peer {
     answered: Option<Duration>,
     /// The own half that is tried on it while it has used none, and since when.
     tried: Option<([u8; 32], Duration)>,
+    /// Generations that its kernel still takes in for an agent before, as its record says; older versions say nothing.
+    lingering: Option<BTreeSet<u32>>,
     /// Since when a way out is held that the peer may understand no more.
     held: Option<Duration>,
     /// The SPI of the way out that is used, and since when.
@@ -63,6 +65,7 @@ impl Peer {
             used: None,
             answered: None,
             tried: None,
+            lingering: None,
             held: None,
             leads: None,
         }
@@ -74,6 +77,7 @@ impl Peer {
         self.used = None;
         self.answered = None;
         self.tried = None;
+        self.lingering = None;
         self.held = None;
         self.leads = None;
     }
@@ -88,7 +92,7 @@ impl Peer {
 
     /// Takes a record in; false for one that went back: nothing in it is new, and the newest that is known is missing. `early`: this
     /// agent has not looked at the kernel yet.
-    pub(super) fn record(&mut self, halves: &[PublicHalf], early: bool) -> bool {
+    pub(super) fn record(&mut self, halves: &[PublicHalf], lingering: Option<&BTreeSet<u32>>, early: bool) -> bool {
         let known = |half: &PublicHalf, known: &[Known]| known.iter().any(|it| it.half.public == half.public);
         let new: Vec<_> = halves
             .iter()
@@ -104,6 +108,7 @@ impl Peer {
         }
         let known = |half| Known { half, listed: true, early, heard: false, surpassed: None };
         self.known.extend(new.into_iter().map(known));
+        self.lingering = lingering.cloned();
         true
     }
 
@@ -315,16 +320,20 @@ impl Peer {
     }
 
     /// Whether a way out stays that an agent before this one made, until the peer uses a half of this one's: as long as the peer lists the
-    /// half it is for, and a little longer, for a peer that was restarted too and took over its end.
+    /// half it is for; or was restarted too, still takes it in, and has said nothing since this agent looked first: it may not have read
+    /// of this agent's halves; and a little longer.
     pub(super) fn holds(&mut self, host: &str, taken_over: &BTreeSet<Name>, view: &View, now: Duration) -> bool {
-        let mut outs = taken_over.iter().filter(|name| name.0 == host && view.contains_key(*name)).peekable();
-        if outs.peek().is_none() {
+        let there = |name: &&Name| name.0 == host && view.contains_key(*name);
+        let receivers: BTreeSet<u32> = taken_over.iter().filter(there).map(|(.., spi)| generations(*spi).1).collect();
+        if receivers.is_empty() {
             return false;
         }
         // One that came later may have the same generation, after a record that went back.
         let fits = |known: &Known| known.listed && known.early;
         let listed = |receiver| self.known.iter().any(|known| fits(known) && known.half.generation % 32 == receiver);
-        if outs.any(|(.., spi)| listed(generations(*spi).1)) {
+        let is_silent = self.known.iter().all(|known| known.early);
+        let lingers = self.lingering.as_ref().is_some_and(|lingering| !lingering.is_disjoint(&receivers));
+        if receivers.iter().any(|receiver| listed(*receiver)) || lingers && is_silent {
             self.held = None;
             return true;
         }

@@ -22,11 +22,14 @@ struct Host {
     seen: usize,
 }
 
+/// A host's record: its halves, and what it says of agents before.
+type Record = (Vec<PublicHalf>, BTreeSet<u32>);
+
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct World {
     hosts: Vec<Host>,
     /// Every version of each host's record, in order.
-    log: Vec<(usize, Vec<PublicHalf>)>,
+    log: Vec<(usize, Record)>,
     /// Keys that were ever installed, each way.
     installed: BTreeSet<(Way, Key)>,
     halves: u16,
@@ -84,11 +87,11 @@ impl World {
     /// A new agent reads what the store has, whole.
     fn start(&mut self, at: usize) {
         let mut rotation = Rotation::new(u32::try_from(at).unwrap() + 1);
-        let latest = |host| self.log.iter().rev().find(|(of, _)| *of == host).map(|(_, halves)| halves.clone());
-        rotation.own_record(&latest(at).unwrap_or_default());
+        let latest = |host| self.log.iter().rev().find(|(of, _)| *of == host).map(|(_, record)| record.clone());
+        rotation.own_record(&latest(at).unwrap_or_default().0);
         for other in self.others(at) {
-            if let Some(halves) = latest(other).filter(|halves| !halves.is_empty()) {
-                rotation.peer_record(HOSTS[other], u32::try_from(other).unwrap() + 1, &halves);
+            if let Some((halves, lingering)) = latest(other).filter(|(halves, _)| !halves.is_empty()) {
+                rotation.peer_record(HOSTS[other], u32::try_from(other).unwrap() + 1, &halves, Some(&lingering));
             }
         }
         rotation.all_listed();
@@ -137,8 +140,9 @@ impl World {
                     assert!(self.hosts[at].private.contains(&half.generation), "a half is published that was wiped");
                 }
                 let latest = self.log.iter().rev().find(|(of, _)| *of == at);
-                if latest.is_none_or(|(_, before)| *before != halves) {
-                    self.log.push((at, halves));
+                if latest.is_none_or(|(_, (before, _))| *before != halves) {
+                    let lingering = self.hosts[at].rotation.lingering(&self.view(at));
+                    self.log.push((at, (halves, lingering)));
                 }
             }
             Action::Forget { generation } => {
@@ -152,7 +156,7 @@ impl World {
 
     /// Reads one record; false if there is none.
     fn read(&mut self, at: usize) -> bool {
-        let Some((of, halves)) = self.log.get(self.hosts[at].seen).cloned() else { return false };
+        let Some((of, (halves, lingering))) = self.log.get(self.hosts[at].seen).cloned() else { return false };
         let host = &mut self.hosts[at];
         host.seen += 1;
         if of == at {
@@ -160,7 +164,7 @@ impl World {
         } else if halves.is_empty() {
             host.rotation.peer_gone(HOSTS[of]);
         } else {
-            host.rotation.peer_record(HOSTS[of], u32::try_from(of).unwrap() + 1, &halves);
+            host.rotation.peer_record(HOSTS[of], u32::try_from(of).unwrap() + 1, &halves, Some(&lingering));
         }
         true
     }
@@ -243,7 +247,7 @@ impl World {
                     self.log.push(first);
                 }
             }
-            Event::Deleted(at) => self.log.push((at, Vec::new())),
+            Event::Deleted(at) => self.log.push((at, Record::default())),
             Event::Time => {
                 // What was asked for waits for its pause, and what is replaced leaves after it.
                 for _ in 0..3 {
@@ -273,7 +277,7 @@ impl World {
             let kernel: Vec<_> = host.kernel.keys().collect();
             assert_eq!(kernel.len(), 2 * (hosts - 1), "{name} still has {kernel:?} after {how:?}");
             assert_eq!(host.private.len(), 1, "{name} still has old halves after {how:?}");
-            let latest = world.log.iter().rev().find(|(of, _)| *of == at).map(|(_, halves)| halves);
+            let latest = world.log.iter().rev().find(|(of, _)| *of == at).map(|(_, (halves, _))| halves);
             assert_eq!(latest, Some(&host.rotation.halves()), "after {how:?}");
         }
         let written = world.log.len();
@@ -446,7 +450,7 @@ fn a_peer_that_leaves_takes_its_associations_along() {
     assert!(world.hosts[0].kernel.is_empty());
     // And a record of before does not bring it back.
     let old = world.log.iter().find(|(of, _)| *of == 1).cloned().unwrap().1;
-    assert!(!world.hosts[0].rotation.peer_record("h2", 2, &old));
+    assert!(!world.hosts[0].rotation.peer_record("h2", 2, &old.0, Some(&old.1)));
     assert_eq!(world.look(0), []);
 }
 
@@ -469,6 +473,41 @@ fn a_newer_half_is_not_tried_at_once_on_a_peer_that_used_none() {
         assert_eq!(world.send(0), Some(true));
         world.comes_right(&[]);
     }
+}
+
+/// Both were restarted, and the peer is cut off from the store before it reads of this agent's half: it still takes in what it took.
+#[test]
+fn a_way_out_stays_as_long_as_a_peer_that_is_cut_off_takes_it_in() {
+    let mut world = agreed(2);
+    let of = |at, steps: usize| vec![Event::Step(at); steps];
+    let peer = [vec![Event::Restart(1)], of(1, 3)].concat();
+    let this = [vec![Event::Restart(0)], of(0, 3), vec![Event::Read(0)], of(0, 2)].concat();
+    peer.into_iter().chain(this).for_each(|event| world.apply(event));
+    for _ in 0..10 {
+        world.now += TAKEN_OVER;
+        of(0, 2).into_iter().for_each(|event| world.apply(event));
+        assert_eq!(world.send(0), Some(true));
+        assert_eq!(world.send(1), Some(true));
+    }
+    world.comes_right(&[]);
+}
+
+/// A peer whose kernel has nothing of before is not waited for any longer than it was.
+#[test]
+fn a_way_out_goes_soon_where_the_peer_booted() {
+    let mut world = agreed(2);
+    let steps = [vec![Event::Reboot(1)], vec![Event::Step(1); 3], vec![Event::Restart(0)], vec![Event::Step(0); 3]];
+    steps.concat().into_iter().chain([Event::Read(0)]).for_each(|event| world.apply(event));
+    let before: Vec<_> = world.hosts[0].kernel.keys().filter(|(_, way, _)| *way == Way::Out).cloned().collect();
+    for _ in 0..2 {
+        for event in [Event::Step(0), Event::Read(1), Event::Step(1), Event::Read(0), Event::Step(0)] {
+            world.apply(event);
+        }
+        world.now += TAKEN_OVER;
+    }
+    world.apply(Event::Step(0));
+    assert!(before.iter().any(|out| !world.hosts[0].kernel.contains_key(out)), "it is still held");
+    world.comes_right(&[]);
 }
 
 /// What is lost again and again is asked for ever more slowly.
