@@ -28,34 +28,38 @@ struct Seen {
 }
 
 pub async fn measure(server: &Server, world: &World, options: &Options) {
-    let one = vec![Agent::warm(server.connect(), world).await];
-    let mut many = Vec::new();
-    for _ in 0..options.agents {
-        many.push(Agent::warm(server.connect(), world).await);
-    }
-    let (mut alone, mut together) = (Figures::default(), Figures::default());
-    let (mut by_one, mut by_many) = (Seen::default(), Seen::default());
-    for round in 0..=options.rounds {
-        let raw_alone = raw::rate(server, world, options.placements, Sent::Alone(options.under_way)).await;
-        let raw_together = raw::rate(server, world, options.placements, Sent::Together).await;
-        let one = agents(server, world, &one, options).await;
-        let many = agents(server, world, &many, options).await;
-        // The first round is for warming up: agents list hosts, etcd grows its file.
-        if round > 0 {
-            alone.add(raw_alone);
-            together.add(raw_together);
-            by_one.add(one);
-            by_many.add(many);
-        }
-    }
     println!(
         "\nplacements committed a second, etcd included ({} a round, {} under way)",
         options.placements, options.under_way
     );
+    let one = vec![Agent::warm(server.connect(), world).await];
+    rounds(server, world, &one, options, "one agent").await;
+    drop(one);
+    // Not before: they follow what is placed, in this same process, whoever places it.
+    let mut many = Vec::new();
+    for _ in 0..options.agents {
+        many.push(Agent::warm(server.connect(), world).await);
+    }
+    rounds(server, world, &many, options, &format!("{} agents at once", options.agents)).await;
+}
+
+/// These agents and etcd alone, in turns.
+async fn rounds(server: &Server, world: &World, those: &[Agent], options: &Options, who: &str) {
+    let (mut alone, mut together, mut seen) = (Figures::default(), Figures::default(), Seen::default());
+    for round in 0..=options.rounds {
+        let raw_alone = raw::rate(server, world, options.placements, Sent::Alone(options.under_way)).await;
+        let raw_together = raw::rate(server, world, options.placements, Sent::Together).await;
+        let placed = agents(server, world, those, options).await;
+        // The first round is for warming up: agents list hosts, etcd grows its file.
+        if round > 0 {
+            alone.add(raw_alone);
+            together.add(raw_together);
+            seen.add(placed);
+        }
+    }
     line("etcd alone, the same transactions one by one", &alone.told(0), "");
     line("etcd alone, 64 in one transaction", &together.told(0), "");
-    by_one.tell("one agent", &together);
-    by_many.tell(&format!("{} agents at once", options.agents), &together);
+    seen.tell(who, &together);
 }
 
 async fn agents(server: &Server, world: &World, agents: &[Agent], options: &Options) -> [f64; 9] {
