@@ -7,12 +7,10 @@
 
 use std::{io, net::SocketAddrV4};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
 
-use crate::{
-    conntrack::{Flow, Way},
-    nftables::Protocol,
-};
+use crate::{conntrack::Flow, nftables::Protocol};
 
 const IP_HEADER: usize = 20;
 const LENGTH: usize = IP_HEADER + 20;
@@ -51,26 +49,27 @@ fn packet(from: SocketAddrV4, to: SocketAddrV4) -> [u8; LENGTH] {
     packet
 }
 
-/// Nudges both ends of connections by TCP, each in the name of the other as it knows it. Gives what connection tracking makes of
-/// the nudges themselves, to be forgotten too. From the calling thread's network namespace; needs CAP_NET_RAW.
+/// Nudges both ends of connections by TCP, each in the name of the other as it knows it; gives how many nudges were sent. From the calling
+/// thread's network namespace; needs CAP_NET_RAW and CAP_NET_ADMIN.
+///
+/// They carry `mark`, by which a rule keeps them from connection tracking: one that is tracked is a connection of its own, in whose name
+/// the end answers, and that answer would not be led to where the connection is.
 ///
 /// # Errors
 /// Where no raw socket is to be had. An end that cannot be reached needs no nudge.
-pub fn nudge(flows: &[Flow]) -> io::Result<Vec<Flow>> {
+pub fn nudge(flows: &[Flow], mark: u32) -> io::Result<usize> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::INET, SocketType::RAW, flags, Some(ipproto::RAW))?;
-    let mut nudges = Vec::new();
+    setsockopt(&socket, sockopt::Mark, &mark)?;
+    let mut sent = 0;
     for flow in flows.iter().filter(|flow| flow.protocol == Protocol::Tcp) {
         for way in [flow.original, flow.reply] {
             // Towards where that way's packets come from.
             let (from, to) = (way.destination, way.source);
-            if sendto(&socket, &packet(from, to), SendFlags::empty(), &to).is_ok() {
-                let there = Way { source: from, destination: to };
-                nudges.push(Flow::new(Protocol::Tcp, there, way));
-            }
+            sent += usize::from(sendto(&socket, &packet(from, to), SendFlags::empty(), &to).is_ok());
         }
     }
-    Ok(nudges)
+    Ok(sent)
 }
 
 #[cfg(test)]

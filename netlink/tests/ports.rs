@@ -43,6 +43,7 @@ fn table(public: u16, private: u16) -> Table {
             chain("raw", ChainKind::Filter, -300, vec![Expression::from("other"), Expression::Untracked]),
             chain("led", ChainKind::Nat, -105, vec![Expression::ToThisHost, led]),
             chain("mark", ChainKind::Filter, -50, vec![Expression::Led, Expression::Mark(0x1000_0000)]),
+            chain("marked", ChainKind::Filter, -300, vec![Expression::Marked(0x2000_0000), Expression::Untracked]),
         ],
     }
 }
@@ -78,6 +79,7 @@ async fn a_connection_is_led_as_it_began_until_it_is_forgotten() {
         "ct status dnat",
         "meta mark set",
         "0x10000000",
+        "meta mark & 0x20000000 == 0x20000000 notrack",
     ] {
         assert!(listed.contains(line), "missing: {line}\n{listed}");
     }

@@ -13,7 +13,7 @@
 use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
-use super::led::{FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, PORTS, REFUSED};
+use super::led::{FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, NUDGE, PORTS, REFUSED};
 use super::metadata;
 use super::overlay::{BRIDGE, OVERLAY};
 use super::subnet::SubnetSpec;
@@ -164,6 +164,16 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
         sets: all.sets(),
         chains: vec![
             chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first(managed)),
+            chain(
+                "untracked",
+                ChainKind::Filter,
+                Place::Output,
+                RAW,
+                vec![
+                    Rule::new([Expression::Marked(NUDGE), Expression::Untracked])
+                        .comment("a nudge is no connection of its own"),
+                ],
+            ),
             chain(
                 "published",
                 ChainKind::Nat,

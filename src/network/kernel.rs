@@ -102,8 +102,8 @@ impl Kernel {
     }
 
     /// Has both ends of connections that were forgotten look what became of them; what the nudges themselves are tracked as.
-    pub fn nudge(&self, flows: &[Flow]) -> Result<io::Result<Vec<Flow>>, Error> {
-        self.within(|| nudge::nudge(flows))
+    pub fn nudge(&self, flows: &[Flow], mark: u32) -> Result<io::Result<usize>, Error> {
+        self.within(|| nudge::nudge(flows, mark))
     }
 
     /// Runs something short and blocking in the namespace.

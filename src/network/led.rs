@@ -24,7 +24,6 @@ use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Tra
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Protocol and public port → address and private port.
 pub const PORTS: &str = "ports";
@@ -42,8 +41,8 @@ pub const FLOATING: &str = "floating";
 pub const LEAVING: &str = "leaving";
 pub const FENCED: &str = "fenced";
 
-/// After a nudge, before the next: whoever was nudged answers another no sooner than half a second after (net.ipv4.tcp_invalid_ratelimit).
-const ONCE_MORE: Duration = Duration::from_millis(700);
+/// The mark of nudges, which are not tracked (SO_MARK).
+pub(super) const NUDGE: u32 = 0x2000_0000;
 
 /// All that is led.
 #[derive(Clone, Debug, Default)]
@@ -201,40 +200,17 @@ async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led, anew: 
     let flows = kernel.netlink.flows().await?;
     let cut: Vec<Flow> = flows.iter().filter(|flow| anew && metadata::way::leads(flow)).cloned().collect();
     let mut stale = led.stale(flows, &own, |address| managed.contains(address.into()));
-    if !cut.is_empty() {
-        tokio::spawn(tell_once_more(kernel.clone(), cut.clone()));
-    }
     stale.extend(cut);
     if stale.is_empty() {
         return Ok(());
     }
     let forgotten = kernel.netlink.forget_flows(&stale).await?;
     // Who waits for an answer would do so for ever.
-    match kernel.nudge(&stale)? {
-        Ok(nudges) => drop(kernel.netlink.forget_flows(&nudges).await?),
-        Err(error) => tracing::warn!(%error, "who waits on a connection that was forgotten is not told"),
+    if let Err(error) = kernel.nudge(&stale, NUDGE)? {
+        tracing::warn!(%error, "who waits on a connection that was forgotten is not told");
     }
     tracing::info!(connections = forgotten, "led elsewhere than published ports and links lead now: forgotten");
     Ok(())
-}
-
-/// An answer that leaves between the forgetting and the nudge makes a connection of its own, from the agent to who asked, and that one is
-/// in the way of what who asked says to the nudge: it would wait on. So those are forgotten too, and who still waits is nudged again.
-async fn tell_once_more(kernel: Kernel, cut: Vec<Flow>) {
-    tokio::time::sleep(ONCE_MORE).await;
-    if let Err(error) = forget_strays(&kernel).await {
-        tracing::warn!(%error, "answers that went astray are not forgotten");
-    }
-    // What has gone on since has its connection again, and with it the nudge goes nowhere.
-    match kernel.nudge(&cut) {
-        Ok(Ok(nudges)) => drop(kernel.netlink.forget_flows(&nudges).await),
-        failed => tracing::warn!(?failed, "who waits for metadata that was lost is not told"),
-    }
-}
-
-async fn forget_strays(kernel: &Kernel) -> Result<usize, Error> {
-    let strays: Vec<Flow> = kernel.netlink.flows().await?.into_iter().filter(metadata::way::is_stray).collect();
-    kernel.netlink.forget_flows(&strays).await
 }
 
 #[cfg(test)]

@@ -227,6 +227,8 @@ pub enum Expression {
     Led,
     /// `meta mark set meta mark or …`: these bits of the packet's mark are set.
     Mark(u32),
+    /// `meta mark and … == …`: all these bits of the packet's mark are set.
+    Marked(u32),
     /// `notrack`: to connection tracking, and so to translation, it does not exist.
     Untracked,
     /// `reject with tcp reset`, `reject with icmpx port-unreachable`: dropped, and who sent it is told.

@@ -255,6 +255,11 @@ impl<'a> RuleWriter<'a> {
                     data.be32(2, META_MARK).be32(3, REG_1);
                 });
             }
+            Expression::Marked(bits) => {
+                self.meta(META_MARK, REG_1);
+                self.mask(&bits.to_ne_bytes());
+                self.compare(CMP_EQ, &bits.to_ne_bytes());
+            }
             Expression::Untracked => self.push("notrack", |_| ()),
             Expression::Reject(refusal) => self.reject(*refusal),
             Expression::Counter => self.push("counter", |data| {

@@ -40,13 +40,6 @@ pub fn leads(flow: &Flow) -> bool {
     flow.protocol == Protocol::Tcp && flow.original.destination == SocketAddrV4::new(ADDRESS, PORT)
 }
 
-/// Whether a connection began with an answer: the one it belongs to was forgotten.
-pub fn is_stray(flow: &Flow) -> bool {
-    flow.protocol == Protocol::Tcp
-        && flow.original.source.port() == LISTEN
-        && flow.original.source == flow.reply.destination
-}
-
 /// What comes from instances is routed by a table of its own.
 pub fn guard() -> Option<RuleSpec> {
     Some(RuleSpec {

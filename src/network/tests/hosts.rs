@@ -175,7 +175,7 @@ async fn what_is_as_it_should_be_is_left_alone_and_what_is_not_is_repaired_withi
             up(BRIDGE)
                 && up(OVERLAY)
                 && routes.iter().filter(|route| route.protocol == PROTOCOL).count() == 6
-                && table.is_some_and(|table| table.chains.len() == 8)
+                && table.is_some_and(|table| table.chains.len() == 9)
         })
         .await;
         assert!(since.elapsed() < Duration::from_secs(1), "{fault:?} took {:?}", since.elapsed());
