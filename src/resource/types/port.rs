@@ -3,7 +3,7 @@
 use super::columns::{COMMON, IDENTITY, OWNER, STATE};
 use super::parts;
 use crate::resource::declaration::{Derived, Field, Link, LinkPath, Type};
-use crate::resource::{Resource, instance, port};
+use crate::resource::{Resource, floating, instance, port};
 
 const OWN: &[Field] = &[
     Field::reference("instanceId", "instance").filtered(),
@@ -35,6 +35,8 @@ pub const TYPE: Type = Type {
 
 /// The ports of an instance.
 pub fn rows(_: &str, whole: &Resource) -> Vec<Resource> {
+    // The lowest is also the one that it leaves under.
+    let public = floating::of(whole).iter().min_by_key(|one| one.address).map(|one| floating::shown_id(one.id));
     let one = |port: port::Published| {
         let mut row = parts::of_instance(whole, "port");
         row.id = port::id(whole.id, port.number);
@@ -43,6 +45,7 @@ pub fn rows(_: &str, whole: &Resource) -> Vec<Resource> {
         row.set("instanceId", whole.id);
         row.set("privateIpAddressId", whole.fields.contains_key(instance::ADDRESS).then_some(whole.id));
         row.set("privatePort", port.private);
+        row.set("publicIpAddressId", public);
         row.set("protocol", port.protocol.to_string());
         row.set(port::PUBLIC_PORT, port.public);
         row
