@@ -16,6 +16,7 @@
 //! | [`dhcp`] | the same addresses, for what asks for them when it boots |
 //! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
 //! | [`pins`] | each instance's address leads to its own port, whoever says what |
+//! | [`senders`] | no port sends as somebody else |
 //! | [`spares`] | addresses for what Docker starts by itself |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
@@ -43,6 +44,7 @@ mod pins;
 pub mod ports;
 mod reconcile;
 pub mod report;
+mod senders;
 mod source;
 pub mod spares;
 pub mod subnet;

@@ -25,7 +25,7 @@ import case  # noqa: E402
 from hosts import Lab  # noqa: E402
 
 # Idling before there is anything removed that is yet to be forgotten; what takes hosts away last.
-FILES = ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "ports", "links", "floating", "dns", "metadata", "dhcp", "identity", "adopted", "docker", "etcd", "power", "failover", "single", "trust"]
+FILES = ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "ports", "links", "floating", "dns", "metadata", "dhcp", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"]
 
 
 class Result(unittest.TestResult):

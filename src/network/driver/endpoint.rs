@@ -8,6 +8,7 @@
 
 use super::super::kernel::{Error, Kernel, Wish};
 use super::super::overlay::{BRIDGE, base};
+use super::super::senders::{self, Sender};
 use super::super::spares;
 use super::super::subnet::SubnetSpec;
 use crate::resource::assignment::ManagedAddress;
@@ -109,11 +110,13 @@ impl Endpoints {
         Ok(())
     }
 
-    /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]).
+    /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]), and it sends as
+    /// itself.
     async fn pin(&self, spec: &VethSpec, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
         let Some(bridge) = spec.master else { return Ok(()) };
         let port = self.kernel.netlink.link_index(&spec.name).await?;
-        self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await
+        self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await?;
+        senders::admit(&self.kernel, Sender { port: spec.name.clone(), mac, address: network.address }).await
     }
 
     /// The addresses that Docker's own containers have here.
