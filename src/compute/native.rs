@@ -12,6 +12,8 @@ pub struct Glimpse {
     pub external_id: String,
     /// It was started once, and is not on its way out.
     pub counts: bool,
+    /// Docker's id of its place on the network, while it has one.
+    pub endpoint: Option<String>,
     /// Name, state and place, in no form of meaning.
     pub looks: String,
 }
@@ -19,6 +21,9 @@ pub struct Glimpse {
 /// What runs them. Calls may be done again.
 #[async_trait::async_trait]
 pub trait Natives: Send + Sync + Debug {
+    /// Whether it can be asked, found out without starting it where somebody has stopped it.
+    async fn answers(&self) -> bool;
+
     /// All that there are.
     async fn natives(&self) -> Result<Vec<Glimpse>, Error>;
 

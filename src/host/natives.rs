@@ -18,7 +18,7 @@ use crate::orchestration::{Told, workload};
 use crate::placement::record::{Claim, token};
 use crate::resource::assignment::{Assignment, Desired};
 use crate::resource::native::Native;
-use crate::resource::{Resource, State, instance};
+use crate::resource::{Resource, State, identifier, instance};
 use crate::store::mirror::Item;
 use crate::store::{Entry, decode, key};
 use futures::{FutureExt, StreamExt};
@@ -91,7 +91,9 @@ fn plan(seen: &Seen) -> Vec<Step> {
     let runs = found.is_some_and(|found| found.running);
     let desired = instance::desired(row);
     if desired == Desired::Purged {
-        return vec![Step::Remove, Step::ForgetLedger, Step::Say(Observation::Purged)];
+        // Of one that was taken off the network, the row alone goes: the container is not ours to remove any more.
+        let remove = found.map(|_| Step::Remove);
+        return remove.into_iter().chain([Step::ForgetLedger, Step::Say(Observation::Purged)]).collect();
     }
     // Of this very wish: one that ended at once is not begun again.
     let done =
@@ -192,23 +194,41 @@ impl Instances {
     }
 
     async fn turn(&self, site: &Site, wake: &mpsc::Sender<String>) -> Result<(), TurnError> {
-        // Docker may be away; the addresses are for when it is back.
         let tended = site.spares.tend().await;
+        // Its events begin again with it.
+        if !site.driver.answers().await {
+            return Ok(tended?);
+        }
         let listed = site.driver.natives().await?;
+        let endpoints = listed.iter().filter_map(|glimpse| glimpse.endpoint.clone()).collect();
+        let swept = site.spares.sweep(&endpoints).await;
         let (unknown, changed) = self.natives.compare(listed);
         for instance in changed {
             // Where nobody hears, all ends.
             let _ = wake.send(instance).await;
         }
+        // One that cannot be written down keeps no other from it.
+        let mut adopted = Ok(());
         for glimpse in unknown {
-            let Some(native) = site.driver.native(&glimpse.external_id).await? else { continue };
-            let number = self.orchestrator.adopt(&self.host, site.host_id, &native).await?;
-            let instance = crate::resource::identifier::instance(number);
-            let known = Known { instance: instance.clone(), looks: glimpse.looks };
-            self.natives.known().insert(glimpse.external_id, known);
-            let _ = wake.send(instance).await;
+            match self.adopt(site, glimpse).await {
+                Ok(Some(instance)) => drop(wake.send(instance).await),
+                Ok(None) => {}
+                Err(error) => adopted = Err(error),
+            }
         }
-        Ok(tended?)
+        adopted?;
+        tended?;
+        Ok(swept?)
+    }
+
+    /// Writes down what is unknown; the instance that it is from now on.
+    async fn adopt(&self, site: &Site, glimpse: Glimpse) -> Result<Option<String>, TurnError> {
+        let Some(native) = site.driver.native(&glimpse.external_id).await? else { return Ok(None) };
+        let number = self.orchestrator.adopt(&self.host, site.host_id, &native).await?;
+        let instance = identifier::instance(number);
+        let known = Known { instance: instance.clone(), looks: glimpse.looks };
+        self.natives.known().insert(glimpse.external_id, known);
+        Ok(Some(instance))
     }
 
     /// A look at a native container; `None` where it is none.
@@ -231,6 +251,9 @@ impl Instances {
         }
         // Its network was turned off on this host: Docker has it, and nobody here has a hand in it.
         let Some(site) = &self.natives.site else { return Ok(Some(Again::OnChange)) };
+        if !site.driver.answers().await {
+            return Ok(Some(Again::After(LATER)));
+        }
         for _ in 0..ROUNDS {
             let row = key::resource(instance::BASE, claim.value.id);
             let Some(entry) = self.store.get(&row).await?.entry else { return Ok(Some(Again::After(SOON))) };
@@ -369,6 +392,7 @@ mod tests {
         assert_eq!(steps(&row("stopping", "running"), Some(2), up.as_ref()), [says(up.clone())]);
         let purged = [Step::Remove, Step::ForgetLedger, Step::Say(Observation::Purged)];
         assert_eq!(steps(&row("purging", "purged"), None, up.as_ref()), purged);
+        assert_eq!(steps(&row("purging", "purged"), None, None), purged[1..], "it was taken off the network");
     }
 
     #[test]
@@ -376,6 +400,7 @@ mod tests {
         let glimpse = |external_id: &str, counts, looks: &str| Glimpse {
             external_id: external_id.into(),
             counts,
+            endpoint: None,
             looks: looks.into(),
         };
         let natives = Natives::default();

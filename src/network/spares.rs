@@ -9,17 +9,19 @@
 //!  agent: too many free ── out of the file, and a while later out of the store ◄── free again ◄── st-0a2a0709 gone
 //! ```
 //! Which of them are in use stands in the kernel alone: an endpoint's link has the address for a name. So nothing is lost with
-//! any process, and what a crash left behind is free as soon as its link is gone.
+//! any process, and what a crash left behind is free as soon as its link is gone. Mostly that is Docker's to see to when it starts;
+//! a link that Docker knows nothing of is taken away here.
 
 use super::address::{self, Allocator};
 use super::block::Holder;
-use super::driver::endpoint_end;
+use super::driver::{endpoint_end, parse_alias};
 use super::kernel::{self, Kernel};
 use super::subnet::SubnetSpec;
 use crate::environment::Environment;
 use crate::resource::native::HOLDER;
 use crate::store::{self, Compare, Operation, Store, Transaction, key};
 use serde::{Deserialize, Serialize};
+use stampede_netlink::link::Link;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
@@ -35,6 +37,9 @@ const MOST: usize = 12;
 /// How long one that was taken out of the file is kept from others: longer than Docker takes from asking for an address to
 /// making a link of it.
 const LEAVING: Duration = Duration::from_secs(60);
+
+/// How long a link is there of which Docker does not know before it is a leftover: longer than a start takes.
+const STRAY: Duration = Duration::from_secs(90);
 
 /// What can go wrong while they are seen to; it is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +181,18 @@ pub(super) struct State {
     looked: bool,
     /// Out of the file since then.
     leaving: BTreeMap<Ipv4Addr, Duration>,
+    /// Links of which Docker does not know, since then.
+    strays: Strays,
+}
+
+/// By name: the endpoint that it is of, and since when it is seen.
+type Strays = BTreeMap<String, (String, Duration)>;
+
+/// Whose endpoints are not among those that Docker `knows`.
+fn strays<'a>(links: &'a [Link], knows: &BTreeSet<String>) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let spares = links.iter().filter(|link| of_link(&link.name).is_some());
+    let endpoints = spares.filter_map(|link| Some((link.name.as_str(), parse_alias(link.alias.as_deref()?)?.1)));
+    endpoints.filter(|(_, endpoint)| !knows.contains(*endpoint))
 }
 
 impl Spares {
@@ -229,6 +246,31 @@ impl Spares {
         Ok(())
     }
 
+    /// Takes links away that stay without an endpoint of those that Docker `knows` of, which it has just told.
+    ///
+    /// # Errors
+    /// Where links cannot be seen, or not taken away.
+    pub async fn sweep(&self, knows: &BTreeSet<String>) -> Result<(), Error> {
+        let links = self.kernel.netlink.links().await?;
+        let now = self.environment.clock.boottime();
+        let leftovers: Vec<String> = {
+            let mut state = self.state();
+            let before = std::mem::take(&mut state.strays);
+            let since = |link: &str, endpoint: &str| {
+                before.get(link).filter(|(known, _)| known == endpoint).map_or(now, |(_, since)| *since)
+            };
+            let found = strays(&links, knows);
+            state.strays = found.map(|(link, of)| (link.to_owned(), (of.to_owned(), since(link, of)))).collect();
+            let old = state.strays.iter().filter(|(_, (_, since))| now.saturating_sub(*since) >= STRAY);
+            old.map(|(link, _)| link.clone()).collect()
+        };
+        for link in leftovers {
+            tracing::warn!(link, "Docker knows nothing of its endpoint: a leftover, taken away");
+            self.kernel.netlink.delete_link(&link).await?;
+        }
+        Ok(())
+    }
+
     /// Takes so many, as many as there are.
     async fn take(&self, count: usize) -> Result<BTreeSet<Ipv4Addr>, Error> {
         let mut taken = BTreeSet::new();
@@ -263,6 +305,7 @@ impl Spares {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use stampede_netlink::link::PortFlags;
 
     #[test]
     fn links_tell_whose_they_are() {
@@ -270,6 +313,27 @@ mod tests {
         assert_eq!(owner(address), "0a2a0709");
         assert_eq!(of_link("st-0a2a0709"), Some(address));
         assert_eq!(["st-1i54", "st-1i345678", "eth0", "st-0a2a07090"].map(of_link), [None; 4]);
+    }
+
+    #[test]
+    fn what_docker_does_not_know_is_a_leftover() {
+        let link = |name: &str, endpoint: &str| Link {
+            index: 7,
+            name: name.to_owned(),
+            kind: "veth".to_owned(),
+            vxlan: None,
+            mtu: 1380,
+            mac: None,
+            alias: Some(format!("stampede {} endpoint {endpoint}", &name[3..])),
+            up: true,
+            carrier: true,
+            master: None,
+            port: PortFlags::default(),
+            lower: None,
+        };
+        let links = [link("st-0a2a0709", "a"), link("st-0a2a070a", "b"), link("st-1i54", "c")];
+        let found: Vec<_> = strays(&links, &BTreeSet::from(["a".to_owned()])).collect();
+        assert_eq!(found, [("st-0a2a070a", "b")], "an instance's is not Docker's own");
     }
 
     proptest! {

@@ -23,9 +23,9 @@ use sha2::{Digest, Sha256};
 const TRIES: usize = 20;
 
 /// The same for the same container each time: who adopts it a second time finds that it was. Docker's ids alone may be in two
-/// places, where a host's disk was copied.
-fn uuid(host_id: u64, external_id: &str) -> String {
-    let digest: [u8; 32] = Sha256::digest(format!("native {host_id} {external_id}")).into();
+/// places, where a host's disk was copied. `round` tells one that was purged, and came again, from what it was before.
+fn uuid(host_id: u64, external_id: &str, round: usize) -> String {
+    let digest: [u8; 32] = Sha256::digest(format!("native {host_id} {external_id} {round}")).into();
     let (mut bytes, half) = ([0; 16], digest.len() / 2);
     bytes.copy_from_slice(&digest[..half]);
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
@@ -103,30 +103,42 @@ impl Orchestrator {
     /// # Errors
     /// What the store answers.
     pub async fn adopt(&self, host: &str, host_id: u64, native: &Native) -> Result<u64, ServiceError> {
-        let uuid = uuid(host_id, &native.external_id);
-        let name = key::uuid(&uuid);
         let alloc = key::alloc(host);
-        let mut made = None;
+        let (mut round, mut made) = (0, None);
         for _ in 0..TRIES {
-            if let Some(entry) = self.store().get(&name).await?.entry {
-                let owner: String = decode(&entry)?;
-                let number = owner.strip_prefix("instance/").and_then(|number| number.parse().ok());
-                return number.ok_or_else(|| self.duplicate(&uuid));
+            let uuid = uuid(host_id, &native.external_id, round);
+            if let Some(number) = self.adopted(&uuid).await? {
+                match self.read(instance::BASE, number).await {
+                    Ok((row, _)) if row.state == State::Purged => round += 1,
+                    Ok(_) => return Ok(number),
+                    // Forgotten in this very moment.
+                    Err(ServiceError::NotFound) => {}
+                    Err(error) => return Err(error),
+                }
+                continue;
             }
-            let row = match &made {
-                Some(row) => row,
-                None => made.insert(self.described(&uuid, (host, host_id), native).await?),
+            let row = match made.take() {
+                Some(row) => Resource { uuid: uuid.clone(), ..row },
+                None => self.described(&uuid, (host, host_id), native).await?,
             };
             let promised = self.store().get(&alloc).await?.entry;
-            let claim =
-                Claim { id: row.id, uuid: uuid.clone(), generation: row.generation, native: true, ..Claim::default() };
-            let here = release::claimed(host, &claim, Promise::of(row), promised.as_ref())?;
-            if self.store().commit(self.adoption(row, here)?).await?.succeeded {
+            let claim = Claim { id: row.id, uuid, generation: row.generation, native: true, ..Claim::default() };
+            let here = release::claimed(host, &claim, Promise::of(&row), promised.as_ref())?;
+            if self.store().commit(self.adoption(&row, here)?).await?.succeeded {
                 tracing::info!(instance = identifier::instance(row.id), name = native.name, "adopted from Docker");
                 return Ok(row.id);
             }
+            made = Some(row);
         }
         Err(ServiceError::Conflict("others that place on the same host were always faster".into()))
+    }
+
+    /// The number of the row with that uuid.
+    async fn adopted(&self, uuid: &str) -> Result<Option<u64>, ServiceError> {
+        let Some(entry) = self.store().get(&key::uuid(uuid)).await?.entry else { return Ok(None) };
+        let owner: String = decode(&entry)?;
+        let number = owner.strip_prefix("instance/").and_then(|number| number.parse().ok());
+        number.map(Some).ok_or_else(|| self.duplicate(uuid))
     }
 
     /// Its row, as Docker has it.

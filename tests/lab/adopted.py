@@ -110,8 +110,17 @@ class Adopted(LabTest):
         self.host.run("docker", "start", "Changed_1")
         again = self.row_of(self.inspect("Changed_1"))
         self.assertEqual((again["id"], again["primaryIpAddress"]), (row["id"], self.place(self.inspect("Changed_1"))["IPAddress"]))
-        self.host.run("docker", "rm", "-f", "Changed_1")
+        # Off the network it is nobody's here, and stays what it is.
+        self.host.run("docker", "network", "disconnect", "stampede", "Changed_1")
         self.gone(row["id"])
+        self.made.append(row["id"])
+        self.purge(row["id"])
+        self.assertTrue(self.inspect("Changed_1")["State"]["Running"])
+        self.host.run("docker", "network", "connect", "stampede", "Changed_1")
+        wait_for("it is there again", START, lambda: self.natives(name="Changed_1"))
+        again = self.row_of(self.inspect("Changed_1"))
+        self.host.run("docker", "rm", "-f", "Changed_1")
+        self.gone(again["id"])
 
     def test_the_api_ends_and_starts_it(self):
         row = self.row_of(self.docker_run("asked"))

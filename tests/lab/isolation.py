@@ -4,7 +4,7 @@ import time
 
 from case import HOSTS, LabTest
 
-# A datagram in a frame made by hand; the way to all others is the bridge's hardware address.
+# A datagram in a frame made by hand; the way there is whom a ping before it was sent to.
 FORGE = r'''
 import socket, struct, sys
 own, source, target, port = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -15,7 +15,7 @@ def checksum(data):
 mac = lambda text: bytes(int(part, 16) for part in text.split(":"))
 for line in open("/proc/net/arp"):
     words = line.split()
-    if words[0] == "10.42.0.1":
+    if words[0] == target:
         way = words[3]
 body = b"forged"
 udp = struct.pack(">HHHH", 7, port, 8 + len(body), 0) + body

@@ -4,7 +4,7 @@ use super::error::within;
 use super::events::follow_natives;
 use super::{Docker, LABEL_INSTANCE, LIMIT, LONG, NETWORK, label, leaving, running, time};
 use crate::compute::native::{Glimpse, Natives};
-use crate::compute::{Driver, Error};
+use crate::compute::{Driver, Error, Health};
 use crate::resource::native::Native;
 use crate::resource::port::Port;
 use bollard::models::{ContainerInspectResponse, ContainerSummary};
@@ -27,6 +27,7 @@ fn glimpse(summary: ContainerSummary) -> Option<Glimpse> {
         external_id: summary.id?,
         counts: !matches!(state.as_str(), "created" | "removing" | "dead"),
         looks: format!("{:?} {state} {:?} {:?}", summary.names, endpoint.ip_address, endpoint.endpoint_id),
+        endpoint: endpoint.endpoint_id.filter(|id| !id.is_empty()),
     })
 }
 
@@ -59,6 +60,10 @@ fn native(found: ContainerInspectResponse) -> Option<Native> {
 
 #[async_trait::async_trait]
 impl Natives for Docker {
+    async fn answers(&self) -> bool {
+        self.health().await == Health::Answers
+    }
+
     async fn natives(&self) -> Result<Vec<Glimpse>, Error> {
         let action = "list the containers of the network";
         let filters = HashMap::from([("network", vec![NETWORK])]);

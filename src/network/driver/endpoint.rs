@@ -175,7 +175,7 @@ fn alias(id: &str, endpoint: &str) -> String {
     format!("stampede {id} endpoint {endpoint}")
 }
 
-/// The instance and the endpoint in an alias of ours.
-fn parse(alias: &str) -> Option<(&str, &str)> {
+/// The owner and the endpoint in an alias of ours.
+pub fn parse(alias: &str) -> Option<(&str, &str)> {
     alias.strip_prefix("stampede ")?.split_once(" endpoint ")
 }

@@ -24,7 +24,7 @@ mod http;
 mod wire;
 
 pub use answer::Driver;
-pub(super) use endpoint::host_end as endpoint_end;
+pub(super) use endpoint::{host_end as endpoint_end, parse as parse_alias};
 pub use http::serve;
 
 use super::kernel::{self, Kernel};

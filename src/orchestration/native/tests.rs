@@ -156,4 +156,12 @@ async fn adopted_once_with_all_that_goes_with_it() {
     assert_eq!(alloc.instances[&id].share, crate::placement::record::Share::default(), "nobody was asked for room");
     assert!(store.get(&key::dns(seed::ADMIN, "web", &id)).await.unwrap().entry.is_some());
     assert!(store.get(&key::endpoint(&id)).await.unwrap().entry.is_some());
+
+    // What was purged, and is there again, is another.
+    let purged = Resource { state: State::Purged, ..row };
+    let put = Operation::put(&entry.key, encode(&entry.key, &purged).unwrap());
+    store.commit(Transaction::new().then(put)).await.unwrap();
+    let again = orchestrator.adopt("h1", 3, &native(true)).await.unwrap();
+    assert_ne!(again, number);
+    assert_eq!(orchestrator.adopt("h1", 3, &native(true)).await.unwrap(), again);
 }

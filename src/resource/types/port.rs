@@ -52,3 +52,24 @@ pub fn rows(_: &str, whole: &Resource) -> Vec<Resource> {
     };
     port::of(whole).into_iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_lowest_floating_address_is_named() {
+        let whole: Resource = serde_json::from_value(json!({
+            "id": 54, "kind": "container", "uuid": "u", "created": 1, "state": "running", "primaryIpAddress": "10.42.7.9",
+            "publishedPorts": [{"number": 0, "private": 80, "public": 8080, "protocol": "tcp"}],
+            "floatingAddresses": [{"id": 8, "address": "198.18.9.3", "pool": 1}, {"id": 9, "address": "198.18.9.2", "pool": 1}],
+        }))
+        .unwrap();
+        let named = |whole: &Resource| rows("instance", whole)[0].get::<u64>("publicIpAddressId");
+        assert_eq!(named(&whole), Some(floating::shown_id(9)));
+        let mut without = whole;
+        floating::set(&mut without, &[]);
+        assert_eq!(named(&without), None);
+    }
+}
