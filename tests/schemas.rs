@@ -43,6 +43,7 @@ const ADDED_TO_INSTANCES: &[&str] = &[
     "hostLossGraceSeconds",
     "labels",
     "memoryReservationMb",
+    "nativeContainer",
     "onHostLoss",
     "placementPolicy",
     "spreadBy",

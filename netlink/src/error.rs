@@ -144,6 +144,11 @@ impl Error {
             )
     }
 
+    /// This kernel cannot do it at all (EOPNOTSUPP, EAFNOSUPPORT, EPROTONOSUPPORT).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT))
+    }
+
     /// The privilege is missing (EPERM, EACCES): CAP_NET_ADMIN in the network namespace.
     pub fn is_permission_denied(&self) -> bool {
         matches!(self.errno(), Some(Errno::PERM | Errno::ACCESS))

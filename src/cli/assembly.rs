@@ -28,6 +28,7 @@ use crate::host::first::Firsts;
 use crate::host::floating;
 use crate::host::instances::Instances;
 use crate::host::links;
+use crate::host::natives::{self, Natives};
 use crate::host::reclaim::{self, Kept};
 use crate::host::shutdown;
 use crate::host::watch::Watch;
@@ -35,7 +36,7 @@ use crate::membership::trust::Names;
 use crate::membership::{
     Cluster, ClusterSettings, History, Hosts, Join, Membership, Place, Subnet, Trust, ensure_cluster,
 };
-use crate::network::{MeshView, Network, dns::Askers, driver};
+use crate::network::{ForDocker, MeshView, Network, dns::Askers, driver};
 use crate::orchestration::failover::{self, Failover};
 use crate::orchestration::{Orchestrator, house, names as instance_names, seed, todo::Shards};
 use crate::placement::{AddressSource, Placer, audit};
@@ -291,6 +292,8 @@ impl Agent {
             Some(_) => {
                 let (name, subnet) = (config.host_name(), network::subnet(config)?);
                 let (store, place) = (self.store.as_ref(), (name.as_str(), &subnet));
+                let for_docker = ForDocker::load(&config.state_directory)?.now();
+                reclaim::for_docker(store, &self.environment, place, &for_docker).await?;
                 reclaim::addresses(store, &self.environment, place, &self.ledger, cluster.generation).await?
             }
             None => Kept::default(),
@@ -396,6 +399,10 @@ impl Agent {
             };
             tokio::spawn(keeper.keep())
         });
+        let natives = network.as_ref().map_or_else(Natives::default, |network| {
+            let spares = network.spares(&self.config.state_directory);
+            Natives::new(natives::Site { driver: Arc::new(self.docker.clone()), spares, host_id: own })
+        });
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
@@ -412,6 +419,7 @@ impl Agent {
             cluster_generation: generation,
             exclusives,
             firsts: Firsts::default(),
+            natives,
             kept: joined.kept,
             run_directory: self.config.run_directory,
             beats: self.beats,

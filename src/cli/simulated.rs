@@ -10,6 +10,7 @@ use crate::environment::{Backoff, Environment, Identity};
 use crate::host::exclusive::{self, Exclusives};
 use crate::host::first::Firsts;
 use crate::host::instances::Instances;
+use crate::host::natives::Natives;
 use crate::host::reclaim::Kept;
 use crate::membership::record::{Capability, Capacity, Overcommit};
 use crate::membership::{Connect, HostDescription, Join, Membership, Place, identity};
@@ -215,6 +216,7 @@ impl Site {
             cluster_generation: self.cluster_generation,
             exclusives: Exclusives::new(membership, Arc::new(containers), self.store.single_host()),
             firsts: Firsts::default(),
+            natives: Natives::default(),
             kept: Kept::default(),
             run_directory,
             beats: Arc::new(AtomicU64::new(0)),

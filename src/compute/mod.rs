@@ -5,9 +5,10 @@
 //! is taken over as it is.
 //!
 //! [`docker`] is the driver for containers, [`simulated`] one with nothing behind it; [`supervisor`] is the small program that stands by one instance.
-//! [`streams`] is what people ask of what runs.
+//! [`native`] is what people made with Docker alone; [`streams`] what they ask of what runs.
 
 pub mod docker;
+pub mod native;
 pub mod simulated;
 pub mod streams;
 pub mod supervisor;

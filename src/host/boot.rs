@@ -43,11 +43,13 @@ fn to_start(assignments: &[Assignment]) -> impl Iterator<Item = &Assignment> {
     // Claims of one generation have the order of their revisions; a later generation is after all of them.
     let order = |known: &Assignment| (known.token.generation, known.token.revision);
     let mut newest = BTreeMap::new();
-    for (address, order) in assignments.iter().filter_map(|known| Some((known.address()?, order(known)))) {
+    // Docker itself starts what it started by itself, and that may have had the address of another.
+    let assignments = || assignments.iter().filter(|known| known.native.is_none());
+    for (address, order) in assignments().filter_map(|known| Some((known.address()?, order(known)))) {
         let last = newest.entry(address).or_insert(order);
         *last = order.max(*last);
     }
-    assignments.iter().filter(move |known| {
+    assignments().filter(move |known| {
         let is_newest = known.address().is_none_or(|address| newest.get(&address) == Some(&order(known)));
         known.desired == Desired::Running && known.exclusive.is_none() && is_newest
     })

@@ -4,6 +4,7 @@ use super::chain;
 use super::exclusive::Exclusives;
 use super::first::Firsts;
 use super::floating::Floats;
+use super::natives::Natives;
 use super::plan::{self, Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use super::reclaim::Kept;
@@ -25,8 +26,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Instances looked at side by side: enough for Docker, which does about nine starts a second.
 const SIDE_BY_SIDE: usize = 32;
@@ -66,6 +69,7 @@ pub struct Instances {
     pub cluster_generation: u64,
     pub exclusives: Exclusives,
     pub firsts: Firsts,
+    pub natives: Natives,
     /// What of an earlier generation runs here, by its addresses.
     pub kept: Kept,
     /// Where supervisors keep what may be lost with the boot.
@@ -76,7 +80,7 @@ pub struct Instances {
 
 /// Why a look ended early; it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum LookError {
+pub(super) enum LookError {
     #[error("the store")]
     Store(#[from] store::Error),
     #[error("the ledger")]
@@ -108,6 +112,8 @@ impl Instances {
         self.exclusives.begin(&self.ledger);
         let mut lives = self.exclusives.lives();
         self.known().await.into_iter().for_each(|id| queue.wake(id));
+        let (wake, mut woken) = mpsc::channel(SIDE_BY_SIDE);
+        let _natives = AbortOnDropHandle::new(tokio::spawn(self.clone().keep_natives(wake)));
         loop {
             queue.start(|id| self.clone().look_logged(claims.clone(), id));
             tokio::select! {
@@ -118,6 +124,7 @@ impl Instances {
                     Some(Change::Resync) => self.known().await.into_iter().for_each(|id| queue.wake(id)),
                     None => return,
                 },
+                Some(id) = woken.recv() => queue.wake(id),
                 () = lives.next() => self.exclusives.all().into_iter().for_each(|id| queue.wake(id)),
                 () = queue.step() => {}
                 _ = pulse.tick() => {}
@@ -165,6 +172,9 @@ impl Instances {
         // Nothing is concluded from a list that may be old: with no store, hands off.
         if claims.freshness().stale_since.is_some() {
             return Ok(Again::After(SOON));
+        }
+        if let Some(again) = self.look_at_native(claims.get(id).as_ref(), id).await? {
+            return Ok(again);
         }
         for _ in 0..ROUNDS {
             let claim = claims.get(id);
@@ -350,18 +360,32 @@ impl Instances {
         Ok(())
     }
 
+    /// Its ports, links and floating addresses lead to it, and it is answered.
+    pub(super) fn begin_to_serve(&self, assignment: &Assignment) {
+        if let Some((published, links, floating)) = &self.led {
+            published.put(assignment);
+            links.put(assignment);
+            floating.put(assignment);
+        }
+        self.askers.put(assignment);
+    }
+
+    pub(super) fn end_serving(&self, id: &str) {
+        if let Some((published, links, floating)) = &self.led {
+            published.forget(id);
+            links.forget(id);
+            floating.forget(id);
+        }
+        self.askers.forget(id);
+    }
+
     /// Does one step. True where it may have changed what is there.
     async fn apply(&self, id: &str, seen: &Seen, current: Option<&Current>, step: Step) -> Result<bool, LookError> {
         tracing::debug!(instance = id, ?step, "applying");
         match step {
             // It waits for the disk, which must not keep others waiting.
             Step::WriteLedger(assignment) => {
-                if let Some((published, links, floating)) = &self.led {
-                    published.put(&assignment);
-                    links.put(&assignment);
-                    floating.put(&assignment);
-                }
-                self.askers.put(&assignment);
+                self.begin_to_serve(&assignment);
                 self.ledger.keep_assignment(*assignment).await?;
             }
             Step::ForgetReport => self.ledger.forget_report(id)?,
@@ -385,12 +409,7 @@ impl Instances {
             }
             Step::ForgetLedger => {
                 self.ledger.forget(id)?;
-                if let Some((published, links, floating)) = &self.led {
-                    published.forget(id);
-                    links.forget(id);
-                    floating.forget(id);
-                }
-                self.askers.forget(id);
+                self.end_serving(id);
                 self.exclusives.forget(id);
                 supervisor::forget(&self.run_directory, id);
                 self.supervision.forget(id).await?;

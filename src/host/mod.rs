@@ -1,7 +1,7 @@
 //! What one agent does for its host: the loop that makes the host as it should be.
 //!
 //! For each instance that this host has a claim on, or finds a trace of: **fetch** what is wanted and what is there, **plan**
-//! in a pure function ([`plan`]), **apply**, and look again ([`instances`]); a first start is the agent's own ([`first`]). What wakes it: its claims in the store, its
+//! in a pure function ([`plan`]), **apply**, and look again ([`instances`]); a first start is the agent's own ([`first`]). What Docker started by itself is followed ([`natives`]). What wakes it: its claims in the store, its
 //! units' changes, and a timer where something failed. With no store, it does nothing but keep what runs.
 
 pub mod answer;
@@ -12,6 +12,7 @@ pub mod exclusive;
 pub mod first;
 pub mod floating;
 pub mod instances;
+pub mod natives;
 pub mod links;
 pub mod plan;
 mod queue;

@@ -8,10 +8,11 @@ use crate::environment::Environment;
 use crate::membership::Patience;
 use crate::network::{self, SubnetSpec};
 use crate::resource::assignment::{Assignment, Desired};
+use crate::resource::native::HOLDER;
 use crate::resource::{Resource, identifier, instance};
 use crate::store::ledger::Ledger;
 use crate::store::{self, Store, key};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -69,6 +70,33 @@ pub async fn addresses(
     Ok(kept)
 }
 
+/// The same of the addresses that this host keeps for Docker: its containers have them, whatever the store says.
+///
+/// # Errors
+/// What the store answers and no waiting helps against.
+pub async fn for_docker(
+    store: &dyn Store,
+    environment: &Environment,
+    (host, subnet): (&str, &SubnetSpec),
+    kept: &BTreeSet<Ipv4Addr>,
+) -> Result<(), store::Error> {
+    let mut patience = Patience::new(environment, "the addresses that are kept for Docker");
+    for address in kept {
+        loop {
+            let hold = async {
+                match store.get(&key::address(subnet.network, *address)).await?.entry {
+                    Some(_) => Ok(()),
+                    None => network::hold(store, subnet, host, HOLDER, *address).await,
+                }
+            };
+            if let Some(result) = patience.settle(hold.await).await {
+                break result?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether the store says that it is here.
 async fn is_here(store: &dyn Store, known: &Assignment, host: &str) -> Result<bool, store::Error> {
     let Some(number) = identifier::parse(instance::BASE, &known.id) else { return Ok(false) };
@@ -79,6 +107,6 @@ async fn is_here(store: &dyn Store, known: &Assignment, host: &str) -> Result<bo
 
 /// What is exclusive has ended long since: nothing of another generation goes on under a lease of this one.
 fn held(known: &Assignment, generation: u64) -> Option<Ipv4Addr> {
-    let runs = known.exclusive.is_none() && known.desired == Desired::Running;
+    let runs = known.exclusive.is_none() && known.native.is_none() && known.desired == Desired::Running;
     known.address().filter(|_| runs && known.token.generation < generation)
 }

@@ -18,7 +18,7 @@ use super::block::{Block, ByHost, Holder, Taken};
 use super::subnet::SubnetSpec;
 use crate::environment::Environment;
 use crate::placement::Reserved;
-use crate::store::{self, Compare, Operation, Revision, Store, Transaction, key, mirror::Mirror};
+use crate::store::{self, Compare, Entry, Operation, Revision, Store, Transaction, key, mirror::Mirror};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -232,25 +232,46 @@ impl Allocator {
         })
     }
 
-    /// Reads which addresses of a block are in use. Keys sort as text, so a block is read by the first three numbers of its
+    /// The addresses in the blocks of `host` that `holder` has.
+    pub(super) async fn held(&self, host: &str, holder: &str) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        if !self.blocks.listed(LIST_LIMIT).await {
+            return Err(Error::Unlisted { subnet: self.subnet.network });
+        }
+        let mut held = BTreeSet::new();
+        for taken in self.own(host) {
+            let entries = self.entries(taken.block).await?;
+            let own = |entry: &Entry| store::decode::<Holder>(entry).is_ok_and(|found| found.instance == holder);
+            held.extend(entries.into_iter().filter(|(_, entry)| own(entry)).map(|(address, _)| address));
+        }
+        Ok(held)
+    }
+
+    /// What the store has of a block's addresses. Keys sort as text, so a block is read by the first three numbers of its
     /// addresses, each at most 256 keys.
-    async fn read(&self, block: Ipv4Addr) -> Result<(), Error> {
+    async fn entries(&self, block: Ipv4Addr) -> Result<Vec<(Ipv4Addr, Entry)>, Error> {
         let prefix = key::addresses(self.subnet.network);
         let parts = self.subnet.assignable(block).map(|address| {
             let [a, b, c, _] = address.octets();
             format!("{prefix}{a}.{b}.{c}.")
         });
         let parts: BTreeSet<_> = parts.collect();
-        let mut used = BTreeSet::new();
+        let mut found = Vec::new();
         for part in parts {
             let snapshot = self
                 .store
                 .range(&part)
                 .await
                 .map_err(|source| Error::Store { action: format!("read the addresses of block {block}"), source })?;
-            let addresses = snapshot.entries.iter().filter_map(|entry| key::last(&prefix, &entry.key).parse().ok());
-            used.extend(addresses.filter(|address| self.subnet.block_of(*address) == block));
+            let entries = snapshot.entries.into_iter();
+            let addresses = entries.filter_map(|entry| Some((key::last(&prefix, &entry.key).parse().ok()?, entry)));
+            found.extend(addresses.filter(|(address, _)| self.subnet.block_of(*address) == block));
         }
+        Ok(found)
+    }
+
+    /// Reads which addresses of a block are in use.
+    async fn read(&self, block: Ipv4Addr) -> Result<(), Error> {
+        let used: BTreeSet<Ipv4Addr> = self.entries(block).await?.into_iter().map(|(address, _)| address).collect();
         let now = self.environment.clock.boottime();
         let mut known = self.known();
         let known = known.addresses.entry(block).or_default();

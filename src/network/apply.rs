@@ -9,6 +9,7 @@ use super::led;
 use super::metadata;
 use super::overlay::Plan;
 use super::pins;
+use super::senders;
 use stampede_netlink::{
     Outcome,
     address::{Change, Others},
@@ -107,6 +108,7 @@ pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, (extent
     }
     if plan.bridge.is_some() {
         pins::apply(kernel, &config.askers, subnet, &mut applied).await;
+        senders::apply(kernel, subnet, &mut applied).await;
     }
     hairpin::apply(kernel, subnet, plan.bridge.as_ref().and_then(|bridge| bridge.mtu), &mut applied).await;
     let overlay = match &plan.overlay {

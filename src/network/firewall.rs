@@ -5,6 +5,7 @@
 //! - What is sent to this host itself, at a published port or by a link, is led to who has that port: [`super::led`],
 //!   [`super::hairpin`]. A link to nobody is refused at once.
 //! - Metadata's address is led to the agent: [`metadata::way`].
+//! - Questions for names by what Docker started by itself are led to the agent.
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
@@ -13,7 +14,7 @@
 use super::apply::Applied;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
-use super::led::{FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, NUDGE, PORTS, REFUSED};
+use super::led::{DOCKER, FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, NUDGE, PORTS, REFUSED, RESOLVERS};
 use super::metadata;
 use super::overlay::{BRIDGE, OVERLAY};
 use super::subnet::SubnetSpec;
@@ -123,6 +124,23 @@ fn refusals(gateway: Option<Ipv4Addr>) -> Vec<Rule> {
     [Refusal::Reset, Refusal::PortUnreachable].into_iter().filter_map(rule).collect()
 }
 
+/// Docker has the containers that it starts by itself ask whom the host asks, who knows nothing of names here; these questions
+/// come to the agent, which asks the same servers for all other names.
+fn names(gateway: Option<Ipv4Addr>) -> Vec<Rule> {
+    const DNS: u16 = 53;
+    let one_of = |side, set: &str| {
+        let key = vec![Field::Ipv4(side)];
+        Expression::Lookup { key, set: set.to_owned(), negated: false }
+    };
+    let rule = |protocol| {
+        let here = Expression::DestinationNat(Target::Address(IpAddr::V4(gateway?), None));
+        let from = [Expression::from(BRIDGE), one_of(Side::Source, DOCKER), one_of(Side::Destination, RESOLVERS)];
+        let rest = [Expression::Port(protocol, Side::Destination, DNS..=DNS), here];
+        Some(Rule::new(from.into_iter().chain(rest).collect::<Vec<_>>()).comment("names, asked by what Docker started"))
+    };
+    [Protocol::Udp, Protocol::Tcp].into_iter().filter_map(rule).collect()
+}
+
 /// The table as it should be.
 pub(super) fn table(managed: Prefix, all: &Led) -> Table {
     let key = vec![Field::Protocol, Field::Port(Side::Destination)];
@@ -182,6 +200,7 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
                 all.gateway
                     .and_then(metadata::way::rule)
                     .into_iter()
+                    .chain(names(all.gateway))
                     .chain(linked)
                     .chain([
                         floating.clone().comment("by its floating address"),

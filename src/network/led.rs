@@ -11,6 +11,7 @@
 
 use super::NetworkConfig;
 use super::apply::Applied;
+use super::dns;
 use super::firewall::{self, Ensured};
 use super::floating::Floated;
 use super::hairpin;
@@ -22,7 +23,7 @@ use crate::resource::port::Protocol;
 use stampede_netlink::conntrack::Flow;
 use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Transport, Set, SetData, Value};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
 
 /// Protocol and public port → address and private port.
@@ -44,6 +45,10 @@ pub const FENCED: &str = "fenced";
 /// The mark of nudges, which are not tracked (SO_MARK).
 pub(super) const NUDGE: u32 = 0x2000_0000;
 
+/// The addresses that are kept for Docker, and whom its containers ask for names.
+pub const DOCKER: &str = "docker";
+pub const RESOLVERS: &str = "resolvers";
+
 /// All that is led.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Led {
@@ -53,6 +58,9 @@ pub(super) struct Led {
     pub floating: Floated,
     /// Where instances find their links.
     pub gateway: Option<Ipv4Addr>,
+    /// The addresses of what Docker starts by itself, and the name servers that it has its containers ask.
+    pub docker: BTreeSet<Ipv4Addr>,
+    pub resolvers: BTreeSet<Ipv4Addr>,
 }
 
 fn addresses<'a>(all: impl Iterator<Item = &'a Ipv4Addr>, twice: bool) -> Vec<Element> {
@@ -126,6 +134,14 @@ impl Led {
                 None,
                 addresses(self.floating.all.keys(), false),
             ),
+            set(DOCKER, "kept for Docker", &[DataType::Ipv4], None, addresses(self.docker.iter(), false)),
+            set(
+                RESOLVERS,
+                "whom this host asks for names",
+                &[DataType::Ipv4],
+                None,
+                addresses(self.resolvers.iter(), false),
+            ),
         ]
     }
 
@@ -168,12 +184,27 @@ impl Led {
     }
 }
 
+/// Whom the containers that Docker starts by itself ask for names: whom the host asks.
+fn resolvers(config: &NetworkConfig) -> BTreeSet<Ipv4Addr> {
+    let servers = dns::of_host(&dns::Files::default(), &config.subnet).into_iter();
+    servers
+        .filter_map(|server| match server {
+            // Asked from within the host, where no rule of ours is in the way.
+            IpAddr::V4(server) if !server.is_loopback() => Some(server),
+            _ => None,
+        })
+        .collect()
+}
+
 /// Leads what is to be led, and nothing else.
 pub(super) async fn apply(kernel: &Kernel, config: &NetworkConfig, applied: &mut Applied) {
     let mut opened = config.published.plan();
     applied.warnings.append(&mut opened.problems);
     let linked = config.links.plan(&config.host);
-    let led = Led { opened, linked, floating: config.floating.plan(), gateway: Some(config.subnet.gateway) };
+    let docker = config.for_docker.now();
+    let resolvers = if docker.is_empty() { BTreeSet::new() } else { resolvers(config) };
+    let floating = config.floating.plan();
+    let led = Led { opened, linked, floating, gateway: Some(config.subnet.gateway), docker, resolvers };
     let unseen = config.published.unseen();
     let ensured = firewall::ensure_table(kernel, &config.subnet, &led).await;
     let anew = matches!(ensured, Ok(Ensured::Anew));

@@ -16,6 +16,8 @@
 //! | [`dhcp`] | the same addresses, for what asks for them when it boots |
 //! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
 //! | [`pins`] | each instance's address leads to its own port, whoever says what |
+//! | [`senders`] | no port sends as somebody else |
+//! | [`spares`] | addresses for what Docker starts by itself |
 //! | [`driver`] | Docker's way in: a libnetwork driver that needs neither agent nor etcd nor Docker |
 //!
 //! Start at [`Network::start`] for the agent's side, at [`driver::run`] for Docker's.
@@ -42,7 +44,9 @@ mod pins;
 pub mod ports;
 mod reconcile;
 pub mod report;
+mod senders;
 mod source;
+pub mod spares;
 pub mod subnet;
 #[cfg(test)]
 mod tests;
@@ -51,6 +55,7 @@ pub use address::{Allocator, hold};
 pub use floating::Floating;
 pub use links::Links;
 pub use ports::Published;
+pub use spares::{ForDocker, Spares};
 pub use subnet::SubnetSpec;
 
 use crate::environment::Environment;
@@ -61,7 +66,7 @@ use kernel::Kernel;
 use report::{MeshReport, PeerReport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -126,6 +131,8 @@ pub struct NetworkConfig {
     pub floating: Floating,
     /// Its instances, whose addresses are pinned to their ports.
     pub askers: dns::Askers,
+    /// Which addresses are kept for Docker.
+    pub for_docker: ForDocker,
 }
 
 impl NetworkConfig {
@@ -145,6 +152,7 @@ impl NetworkConfig {
             links_memory: None,
             floating: Floating::default(),
             askers: dns::Askers::default(),
+            for_docker: ForDocker::default(),
         }
     }
 
@@ -232,6 +240,9 @@ pub struct Network {
     view: MeshView,
     task: tokio::task::JoinHandle<()>,
     floating: Floating,
+    for_docker: ForDocker,
+    store: Arc<dyn Store>,
+    environment: Environment,
     _following: AbortOnDropHandle<()>,
     _floated: AbortOnDropHandle<()>,
 }
@@ -301,7 +312,7 @@ impl Network {
         let (published, links) = (config.published.clone(), config.links.clone());
         let following = links.clone().follow(store.clone(), environment.clone(), config.links_memory.clone());
         let following = AbortOnDropHandle::new(tokio::spawn(following));
-        let floating = config.floating.clone();
+        let (floating, for_docker) = (config.floating.clone(), config.for_docker.clone());
         let keeper = floating::Keeper {
             floating: floating.clone(),
             kernel: kernel.clone(),
@@ -312,7 +323,7 @@ impl Network {
         let floated = AbortOnDropHandle::new(tokio::spawn(keeper.run()));
         let reconciler = reconcile::Reconciler {
             kernel: kernel.clone(),
-            store,
+            store: store.clone(),
             environment: environment.clone(),
             config,
             mesh,
@@ -332,6 +343,9 @@ impl Network {
             view,
             task,
             floating,
+            for_docker,
+            store,
+            environment: environment.clone(),
             _following: following,
             _floated: floated,
         }
@@ -362,6 +376,22 @@ impl Network {
     /// Which floating addresses are this host's: the same.
     pub fn floating(&self) -> Floating {
         self.floating.clone()
+    }
+
+    /// What sees to the addresses that are kept for Docker; `directory` is where their file is.
+    pub fn spares(&self, directory: &Path) -> Spares {
+        Spares {
+            allocator: self.allocator.clone(),
+            kernel: self.view.kernel.clone(),
+            store: self.store.clone(),
+            environment: self.environment.clone(),
+            host: self.view.host.clone(),
+            subnet: self.subnet,
+            mtu: self.mtu.clone(),
+            directory: directory.to_owned(),
+            told: self.for_docker.clone(),
+            state: std::sync::Mutex::default(),
+        }
     }
 
     /// The overlay's MTU as it is now: what new instances are told.

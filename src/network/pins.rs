@@ -14,6 +14,7 @@ use super::dns::Askers;
 use super::driver::endpoint_end;
 use super::kernel::{Error, Kernel};
 use super::overlay::BRIDGE;
+use super::spares;
 use super::subnet::SubnetSpec;
 use stampede_netlink::{
     Mac,
@@ -43,11 +44,13 @@ struct Plan {
 fn plan(seen: &Seen, known: &BTreeMap<String, Ipv4Addr>, subnet: &SubnetSpec) -> Plan {
     let mut plan = Plan::default();
     let mut there = Vec::new();
-    for (id, address) in known {
-        let name = endpoint_end(id);
+    let instances = known.iter().map(|(id, address)| (endpoint_end(id), *address));
+    // Docker's own containers have links that tell.
+    let spares = seen.links.iter().filter_map(|link| Some((link.name.clone(), spares::of_link(&link.name)?)));
+    for (name, address) in instances.chain(spares) {
         let port = seen.links.iter().find(|link| link.name == name && link.master == Some(seen.bridge));
         let Some(port) = port else { continue };
-        let (address, mac) = (IpAddr::V4(*address), subnet.mac(*address));
+        let (address, mac) = (IpAddr::V4(address), subnet.mac(address));
         there.push(address);
         let pinned = seen.ports.get(&mac) == Some(&port.index) && seen.neighbours.contains(&(address, mac));
         if !pinned {

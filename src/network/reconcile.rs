@@ -99,6 +99,7 @@ impl Reconciler {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
         let (mut published, mut links) = (self.config.published.changes(), self.config.links.changes());
         let mut floating = self.config.floating.changes();
+        let mut for_docker = self.config.for_docker.changes();
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
@@ -136,6 +137,8 @@ impl Reconciler {
                     _ = published.changed() => LED,
                     () = links.next() => LED,
                     () = floating.next() => LED,
+                    // Its own end is ours too.
+                    _ = for_docker.changed() => LED,
                     _ = mesh.next() => "mesh",
                     _ = blocks.next() => "blocks",
                     why = ears.hear(&self.config.floating) => why,

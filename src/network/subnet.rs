@@ -141,6 +141,13 @@ impl SubnetSpec {
         let [_, b, c, d] = (u32::from(address) & !mask(self.prefix)).to_be_bytes();
         Mac([2, 0, 1, b, c, d])
     }
+
+    /// Whose hardware address it is; `None` where it is of no address here.
+    pub fn address_of(&self, mac: Mac) -> Option<Ipv4Addr> {
+        let Mac([2, 0, 1, b, c, d]) = mac else { return None };
+        let address = Ipv4Addr::from(u32::from(self.network) | u32::from_be_bytes([0, b, c, d]));
+        (self.mac(address) == mac).then_some(address)
+    }
 }
 
 fn mask(prefix: u8) -> u32 {

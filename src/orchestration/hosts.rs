@@ -7,6 +7,7 @@ use super::record::Todo;
 use super::{ServiceError, Written};
 use crate::membership::lost::Word;
 use crate::membership::record::{Alive, Drain, Host};
+use crate::resource::native::HOLDER;
 use crate::resource::types::host_drain;
 use crate::resource::validation::Invalid;
 use crate::resource::{State, constraint};
@@ -17,12 +18,21 @@ use std::collections::BTreeMap;
 
 /// Tries against the host's own writes.
 const TRIES: usize = 8;
+/// Keys that one transaction deletes.
+const BATCH: usize = 100;
 /// As many leave a drained host at once, unless told.
 const AT_ONCE: u64 = 4;
 
 /// A block's record, as far as it matters here.
 #[derive(Deserialize)]
 struct Block {
+    host: String,
+}
+
+/// An address's record, as far as it matters here.
+#[derive(Deserialize)]
+struct Address {
+    instance: String,
     host: String,
 }
 
@@ -230,6 +240,7 @@ impl Orchestrator {
                 "{claims} instances are on {name}: purge them, bring it back, or remove it by force (stampede host remove --force {name})"
             )));
         }
+        self.free_kept(&name).await?;
         let outcome = self.take_out(&found, &name).await?;
         if !outcome.succeeded {
             return Err(ServiceError::Conflict(format!("{name} came back meanwhile")));
@@ -238,6 +249,20 @@ impl Orchestrator {
         row.enter(State::Removed);
         row.removed = Some(self.now());
         Ok(written(row, outcome.revision))
+    }
+
+    /// The addresses that it kept for Docker are free. Should it come back in this very moment, it takes them again.
+    async fn free_kept(&self, name: &str) -> Result<(), ServiceError> {
+        let kept =
+            self.store().range(&key::all_addresses()).await?.entries.into_iter().filter(|entry| {
+                decode::<Address>(entry).is_ok_and(|held| held.instance == HOLDER && held.host == name)
+            });
+        let kept: Vec<Operation> = kept.map(|entry| Operation::delete(entry.key)).collect();
+        for batch in kept.chunks(BATCH) {
+            let transaction = Transaction { success: batch.to_vec(), ..Transaction::new() };
+            self.store().commit(transaction.absent(key::alive(name))).await?;
+        }
+        Ok(())
     }
 
     async fn take_out(&self, found: &Found, name: &str) -> Result<Outcome, ServiceError> {

@@ -13,8 +13,10 @@
 
 use super::ServiceError;
 use super::handlers::hold;
+use super::native;
 use crate::environment::Timestamp;
 use crate::resource::assignment::{Desired, OnEnd};
+use crate::resource::native::Native;
 use crate::resource::{Resource, State, instance, port, transition};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -64,6 +66,8 @@ pub enum Observation {
     },
     /// Nothing of it is left on the host.
     Purged,
+    /// A native container as Docker has it; `None` where Docker has it no more.
+    Native(Option<Box<Native>>),
 }
 
 /// What there is to do next for a resource that waits.
@@ -85,7 +89,7 @@ pub enum Next {
     Forget,
 }
 
-fn want(instance: &mut Resource, desired: Desired) {
+pub(super) fn want(instance: &mut Resource, desired: Desired) {
     instance.set(instance::DESIRED, json!(desired));
     instance.generation += 1;
 }
@@ -107,6 +111,7 @@ pub fn ask(
     if !removable && transition::allowed(instance::BASE, action, instance.state).is_none() {
         return Err(refused());
     }
+    native::check(instance, action, input)?;
     let mut asked = instance.clone();
     match action {
         "start" => {
@@ -324,8 +329,15 @@ pub fn waits_for_targets(instance: &Resource) -> bool {
     begins && instance.fields.contains_key(WAITS_FOR_TARGETS)
 }
 
+/// It is gone from where it was, whatever was wanted of it.
+pub(super) fn vanish(instance: &mut Resource, now: Timestamp) {
+    want(instance, Desired::Stopped);
+    instance.set(AFTER_STOP, AFTER_STOP_REMOVE);
+    settle(instance, now);
+}
+
 /// It has come to rest: stopped, and on to what was to follow.
-fn settle(instance: &mut Resource, now: Timestamp) {
+pub(super) fn settle(instance: &mut Resource, now: Timestamp) {
     instance.enter(State::Stopped);
     if instance.get::<String>(AFTER_STOP).as_deref() == Some(AFTER_STOP_REMOVE) {
         instance.set(AFTER_STOP, Value::Null);
@@ -376,6 +388,8 @@ pub fn host_removed(instance: &Resource, host: &str, now: Timestamp) -> Resource
     let mut next = deallocated(instance);
     next.set(instance::REQUESTED_HOST, Value::Null);
     match instance::desired(instance) {
+        // It was its host's Docker's, and nobody else can begin it anew.
+        desired if instance::is_native(instance) && desired != Desired::Purged => vanish(&mut next, now),
         desired if desired == Desired::Running || waits_for_drain(instance) => {
             next.set(STOPPED_BY_DRAIN, Value::Null);
             want(&mut next, Desired::Stopped);
@@ -408,6 +422,7 @@ pub fn observe(instance: &Resource, generation: u64, seen: &Observation, now: Ti
     }
     let mut next = instance.clone();
     match (instance::desired(instance), seen) {
+        (_, Observation::Native(found)) => next = native::observe(instance, found.as_deref(), now),
         (Desired::Running, Observation::Starting { message }) => {
             match instance.state {
                 State::Creating | State::Stopped => next.enter(State::Starting),
@@ -419,14 +434,14 @@ pub fn observe(instance: &Resource, generation: u64, seen: &Observation, now: Ti
         }
         (Desired::Running, Observation::Running { external_id, started_at }) => {
             let same = instance.get::<String>(instance::EXTERNAL_ID).as_ref() == Some(external_id)
-                && instance.get("startedAt") == Some(*started_at);
+                && instance.get(instance::STARTED_AT) == Some(*started_at);
             if same && instance.state == State::Running {
                 // No news: what failed meanwhile, like a stop, is still to be read.
                 return None;
             }
             next.enter(State::Running);
             next.set(instance::EXTERNAL_ID, external_id.as_str());
-            next.set("startedAt", *started_at);
+            next.set(instance::STARTED_AT, *started_at);
             if instance.get::<i64>(instance::FIRST_RUNNING).is_none() {
                 next.set(instance::FIRST_RUNNING, now.0);
             }

@@ -8,7 +8,7 @@
 //! ```
 //! [`lifecycle`] holds the rules for instances as pure functions; [`orchestrator`] reads, asks them, and writes; [`status`]
 //! takes what a host saw; [`handlers`] lets programs outside have a part in it; [`failover`] looks after what lost hosts ran;
-//! [`floating`] has addresses lead to instances; [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
+//! [`native`] writes down what Docker started by itself; [`floating`] has addresses lead to instances; [`todo`] drives what waits for a time or was left behind by an agent that died; [`names`] go with each write of an instance.
 
 mod creation;
 mod credentials;
@@ -22,6 +22,7 @@ mod image;
 mod links;
 pub mod lifecycle;
 pub mod names;
+mod native;
 mod orchestrator;
 mod ports;
 mod record;

@@ -196,7 +196,9 @@ impl Orchestrator {
         let transaction = with_todo(transaction, instance::BASE, current, &next, now)?;
         let compares = transaction.compares.into_iter().chain(also).collect();
         let also = Writes { compares, operations: transaction.success };
-        let address = current.get::<Ipv4Addr>(instance::ADDRESS).and_then(|address| self.placer().release(address));
+        // A native container has one of those that its host keeps for Docker.
+        let own = current.get::<Ipv4Addr>(instance::ADDRESS).filter(|_| !instance::is_native(current));
+        let address = own.and_then(|address| self.placer().release(address));
         let holding = Holding { id: next.id, host: host.to_owned(), token, address };
         release::release(self.store().as_ref(), self.environment(), &holding, &also).await?;
         Ok(())

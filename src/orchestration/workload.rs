@@ -28,6 +28,7 @@ pub fn assignment(
         restarts: resource.get(instance::RESTARTS).unwrap_or(0),
         desired: if desired == Desired::Purged { Desired::Stopped } else { desired },
         on_end: instance::on_end(resource),
+        native: instance::is_native(resource).then(|| resource.get(instance::EXTERNAL_ID)).flatten(),
         exclusive,
         workload: Workload::Container(container(resource, image, network.as_ref())),
         account: resource.account_id,

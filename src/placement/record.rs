@@ -24,6 +24,9 @@ pub struct Claim {
     pub uuid: String,
     /// The resource's generation that the host is to bring about; written whenever that grows, which wakes the host.
     pub generation: u64,
+    /// Its host was not chosen: somebody made it there with Docker alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub native: bool,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -99,9 +102,12 @@ impl Promise {
     /// What `instance` asks for.
     pub fn of(instance: &Resource) -> Self {
         let number = |field: &str| instance.get::<u64>(field);
+        // Nobody was asked whether there is room for what Docker started by itself: only its limits count.
+        let native = instance::is_native(instance);
+        let memory_mb = if native { number(instance::MEMORY_LIMIT_MB).unwrap_or(0) } else { memory_mb(number) };
         Self {
             share: Share {
-                memory_mb: memory_mb(number),
+                memory_mb,
                 cpu_millis: number(instance::COMPUTE).unwrap_or(0),
                 disk_mb: number(instance::DISK_MB).unwrap_or(0),
             },

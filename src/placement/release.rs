@@ -1,12 +1,14 @@
-//! The way back: a purged instance gives up its claim, its share and its address, in one transaction.
+//! The way back: a purged instance gives up its claim, its share and its address, in one transaction. And the way in of what was
+//! not placed.
 
 use super::Writes;
-use super::record::{Allocation, Claim};
+use super::record::{Allocation, Claim, Promise};
 use super::verdict;
 use crate::environment::{Backoff, Environment};
 use crate::resource::assignment::Token;
 use crate::resource::identifier;
 use crate::store::{self, Answer, Compare, Entry, Error, Operation, Revision, Store, Transaction, key};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Tries against others that place on the same host.
@@ -57,6 +59,27 @@ pub fn plan(holding: &Holding, alloc: Option<&Entry>) -> Result<Writes, Error> {
         }
     }
     Ok(writes)
+}
+
+/// The way in of what is on `host` already and was not placed there: the compares and operations that write down `claim` with
+/// what it is promised, where `alloc/<host>` is as found.
+///
+/// # Errors
+/// Where the allocation cannot be read.
+pub fn claimed(host: &str, claim: &Claim, promise: Promise, alloc: Option<&Entry>) -> Result<Writes, Error> {
+    let instance = identifier::instance(claim.id);
+    let (on, alloc_key) = (key::on(host, &instance), key::alloc(host));
+    let mut allocation: Allocation = alloc.map(store::decode).transpose()?.unwrap_or_default();
+    allocation.instances.insert(instance, Arc::new(promise));
+    let as_found = match alloc {
+        Some(entry) => Compare::ModRevision { key: alloc_key.clone(), revision: entry.mod_revision },
+        None => Compare::Absent { key: alloc_key.clone() },
+    };
+    let operations = vec![
+        Operation::put(&on, store::encode(&on, claim)?),
+        Operation::put(&alloc_key, store::encode(&alloc_key, &allocation)?),
+    ];
+    Ok(Writes { compares: vec![Compare::Absent { key: on }, as_found], operations })
 }
 
 /// Releases `holding` together with `also` (the resource's own last write, its tombstone).

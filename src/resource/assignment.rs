@@ -72,6 +72,9 @@ pub struct Assignment {
     pub desired: Desired,
     #[serde(default)]
     pub on_end: OnEnd,
+    /// Docker's id of a container that somebody made with Docker alone ([`super::native`]): no supervisor stands by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<String>,
     /// It runs no longer than this host's lease is known to live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<Exclusive>,
@@ -124,6 +127,7 @@ impl Assignment {
             restarts: 0,
             desired: Desired::Running,
             on_end: OnEnd::Stop,
+            native: None,
             exclusive: None,
             workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
             account: None,

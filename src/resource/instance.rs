@@ -57,6 +57,10 @@ pub const ADDRESS: &str = "primaryIpAddress";
 /// The floating address that leads to it.
 pub const PUBLIC_ADDRESS: &str = "primaryAssociatedIpAddress";
 pub const FIRST_RUNNING: &str = "firstRunning";
+/// When it was last started, in milliseconds.
+pub const STARTED_AT: &str = "startedAt";
+/// That Docker made it for somebody, and no claim: it is shown and led to, and nothing here starts it again.
+pub const NATIVE: &str = "nativeContainer";
 /// Docker's id of the container, once there is one.
 pub const EXTERNAL_ID: &str = "externalId";
 
@@ -68,6 +72,11 @@ pub fn desired(instance: &Resource) -> Desired {
 /// Whether it moves when its host is gone, and must therefore never run twice.
 pub fn is_exclusive(instance: &Resource) -> bool {
     instance.get::<OnHostLoss>(ON_HOST_LOSS) == Some(OnHostLoss::Move)
+}
+
+/// Whether it is a container that somebody made with Docker alone.
+pub fn is_native(instance: &Resource) -> bool {
+    instance.get(NATIVE).unwrap_or(false)
 }
 
 /// What follows when it ends by itself.

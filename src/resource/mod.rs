@@ -14,6 +14,7 @@ pub mod floating;
 pub mod identifier;
 pub mod instance;
 pub mod link;
+pub mod native;
 pub mod openapi;
 pub mod port;
 pub mod process;

@@ -127,6 +127,9 @@ pub fn blocks(subnet: Ipv4Addr) -> String {
 pub fn address(subnet: Ipv4Addr, address: Ipv4Addr) -> String {
     format!("{ROOT}address/{subnet}/{address}")
 }
+pub fn all_addresses() -> String {
+    format!("{ROOT}address/")
+}
 pub fn addresses(subnet: Ipv4Addr) -> String {
     format!("{ROOT}address/{subnet}/")
 }

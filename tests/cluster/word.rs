@@ -65,6 +65,7 @@ fn assignment(token: stampede::resource::assignment::Token, exclusive: Option<Ex
         restarts: 0,
         desired: Desired::Running,
         on_end: OnEnd::Stop,
+        native: None,
         exclusive,
         workload: Workload::Container(Container { image: "busybox".into(), ..Container::default() }),
         account: None,

@@ -1,11 +1,15 @@
 """Floating addresses: who reaches them, under which address their instances leave, where they go, and what they outlast."""
 
+import base64
+import http.client
 import ipaddress
+import json
 import re
 import socket
 import threading
 import time
 
+import case
 from case import HOSTS, SOON, START
 from hosts import container_name, wait_for
 from ports import SERVER, WHO, Echo, PortsTest
@@ -128,6 +132,29 @@ class Use(FloatingTest):
         self.assertEqual(self.seen_from(beside, address, 80), f"one {beside['primaryIpAddress']}", "from a container beside it")
         self.assertEqual(self.seen_from(far, address, 80), f"one {HOSTS[1].address}", "from a container elsewhere")
         self.assertEqual(self.seen_from(one, address, 80), f"one {NOBODY}", "from itself")
+
+    def test_its_changes_are_told_and_ports_name_it(self):
+        one = self.named("told", HOSTS[0], ports=["8089:80"])
+        port = lambda: next(iter(self.api.list("/v1/ports", instanceId=one["id"])))  # noqa: E731
+        self.assertIsNone(port()["publicIpAddressId"])
+        key = base64.b64encode(":".join(case.LAB.key).encode()).decode()
+        told = http.client.HTTPConnection(HOSTS[2].api_address, timeout=START)
+        self.addCleanup(told.close)
+        told.request("POST", "/v1/subscribe?eventNames=resource.change%3Btype%3DipAddress", "", {"Authorization": f"Basic {key}"})
+        events = told.getresponse()
+        self.assertEqual(events.status, 201)
+        row = self.associate(self.acquire(), one)
+        self.assertEqual(port()["publicIpAddressId"], row["id"])
+        self.give_up(row)
+        self.assertIsNone(port()["publicIpAddressId"])
+        states = []
+        while "purged" not in states:
+            event = json.loads(events.readline())
+            if event["name"] == "resource.change" and event["resourceId"] == row["id"]:
+                self.assertEqual((event["resourceType"], event["data"]["resource"]["address"]), ("ipAddress", row["address"]))
+                states.append(event["data"]["resource"]["state"])
+        seen = iter(states)
+        self.assertTrue(all(state in seen for state in ("active", "associating", "associated", "active", "purged")), states)
 
     def test_it_goes_elsewhere_while_all_runs(self):
         """To another instance of the host, to another host and back: at once, and connections to whom it left end."""

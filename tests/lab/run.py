@@ -32,7 +32,7 @@ from hosts import Lab  # noqa: E402
 HALVES = [
     ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "links", "dns",
      "metadata", "dhcp", "ports"],
-    ["floating", "identity", "docker", "etcd", "power", "failover", "single", "trust"],
+    ["floating", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"],
 ]
 FILES = [file for half in HALVES for file in half]
 

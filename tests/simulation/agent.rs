@@ -7,6 +7,7 @@ use stampede::environment::Environment;
 use stampede::host::exclusive::{self, Exclusives};
 use stampede::host::first::Firsts;
 use stampede::host::instances::Instances;
+use stampede::host::natives::Natives;
 use stampede::host::reclaim::{self, Kept};
 use stampede::host::{answer, boot};
 use stampede::membership::peers::{Answer, Peers};
@@ -246,6 +247,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
         cluster_generation: cluster.generation,
         exclusives,
         firsts: Firsts::default(),
+        natives: Natives::default(),
         kept,
         run_directory: site.run_directory.clone(),
         beats: Arc::new(AtomicU64::new(0)),

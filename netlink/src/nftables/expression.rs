@@ -101,16 +101,21 @@ pub enum Field {
     Port(Side),
     /// The name of an interface.
     Interface(Way),
+    /// A hardware address.
+    Ethernet(Side),
+    /// Who says in an ARP packet that an IPv4 address is his.
+    ArpSource,
 }
 
 impl Field {
     pub(super) fn data_type(self) -> DataType {
         match self {
-            Self::Ipv4(_) => DataType::Ipv4,
+            Self::Ipv4(_) | Self::ArpSource => DataType::Ipv4,
             Self::Ipv6(_) => DataType::Ipv6,
             Self::Protocol => DataType::Protocol,
             Self::Port(_) => DataType::Port,
             Self::Interface(_) => DataType::Interface,
+            Self::Ethernet(_) => DataType::Ethernet,
         }
     }
 }
@@ -197,6 +202,8 @@ pub enum Expression {
     },
     /// `meta nfproto`: whether the packet is IPv4 (or else IPv6), in an inet table.
     IsIpv4(bool),
+    /// `meta protocol arp`
+    IsArp,
     /// `meta l4proto`
     Protocol(Protocol),
     /// `tcp dport` and the like, in a range.

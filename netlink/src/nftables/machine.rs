@@ -19,12 +19,19 @@ const REG_2: u32 = 2;
 const REG32: u32 = 8;
 const REGISTERS: usize = 64;
 
+const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 
+/// ETH_P_IP, ETH_P_ARP and ETH_P_IPV6.
+const ETHER_IPV4: u16 = 0x0800;
+const ETHER_ARP: u16 = 0x0806;
+const ETHER_IPV6: u16 = 0x86dd;
+
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 
@@ -54,17 +61,19 @@ const CMP_GTE: u32 = 5;
 pub(super) struct RuleWriter<'a> {
     writer: &'a mut Writer,
     network: Option<u8>,
+    /// On a bridge it is the frame that tells.
+    frames: bool,
     transport: Option<u8>,
 }
 
 impl<'a> RuleWriter<'a> {
     pub(super) fn new(writer: &'a mut Writer, family: Family) -> Self {
         let network = match family {
-            Family::Inet => None,
+            Family::Inet | Family::Bridge => None,
             Family::Ipv4 => Some(NFPROTO_IPV4),
             Family::Ipv6 => Some(NFPROTO_IPV6),
         };
-        Self { writer, network, transport: None }
+        Self { writer, network, frames: family == Family::Bridge, transport: None }
     }
 
     fn push(&mut self, name: &str, data: impl FnOnce(&mut Writer)) {
@@ -129,10 +138,19 @@ impl<'a> RuleWriter<'a> {
     fn need_network(&mut self, ipv4: bool) {
         let wanted = if ipv4 { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
         if self.network != Some(wanted) {
-            self.meta(META_NFPROTO, REG_1);
-            self.compare(CMP_EQ, &[wanted]);
+            if self.frames {
+                self.need_frame(if ipv4 { ETHER_IPV4 } else { ETHER_IPV6 });
+            } else {
+                self.meta(META_NFPROTO, REG_1);
+                self.compare(CMP_EQ, &[wanted]);
+            }
             self.network = Some(wanted);
         }
+    }
+
+    fn need_frame(&mut self, kind: u16) {
+        self.meta(META_PROTOCOL, REG_1);
+        self.compare(CMP_EQ, &kind.to_be_bytes());
     }
 
     fn need_transport(&mut self, protocol: Protocol) {
@@ -152,6 +170,10 @@ impl<'a> RuleWriter<'a> {
             Field::Port(Side::Destination) => self.payload(TRANSPORT_HEADER, 2, 2, register),
             Field::Interface(Way::In) => self.meta(META_IIFNAME, register),
             Field::Interface(Way::Out) => self.meta(META_OIFNAME, register),
+            // struct ethhdr, and struct arphdr with what follows it for IPv4 on Ethernet.
+            Field::Ethernet(Side::Destination) => self.payload(LINK_HEADER, 0, 6, register),
+            Field::Ethernet(Side::Source) => self.payload(LINK_HEADER, 6, 6, register),
+            Field::ArpSource => self.payload(NETWORK_HEADER, 14, 4, register),
         }
     }
 
@@ -204,6 +226,7 @@ impl<'a> RuleWriter<'a> {
             Expression::Address { side, with, negated } => self.address(*side, with, *negated)?,
             Expression::Interface { way, name, negated } => self.interface(*way, name, *negated)?,
             Expression::IsIpv4(ipv4) => self.need_network(*ipv4),
+            Expression::IsArp => self.need_frame(ETHER_ARP),
             Expression::Protocol(protocol) => self.need_transport(*protocol),
             Expression::Port(protocol, side, ports) => {
                 self.need_transport(*protocol);

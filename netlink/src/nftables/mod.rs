@@ -44,6 +44,8 @@ pub enum Family {
     Ipv4,
     /// IPv6; the family of ip6tables-nft's tables.
     Ipv6,
+    /// Frames that a bridge passes on, as they come in by its ports.
+    Bridge,
 }
 
 impl Family {
@@ -52,6 +54,7 @@ impl Family {
             Self::Inet => 1,
             Self::Ipv4 => NFPROTO_IPV4,
             Self::Ipv6 => NFPROTO_IPV6,
+            Self::Bridge => 7,
         }
     }
 
@@ -60,6 +63,7 @@ impl Family {
             Self::Inet => "inet",
             Self::Ipv4 => "ip",
             Self::Ipv6 => "ip6",
+            Self::Bridge => "bridge",
         }
     }
 }

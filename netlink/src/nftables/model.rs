@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{Expression, Family, Protocol, Verdict};
-use crate::Error;
+use crate::{Error, Mac};
 
 /// A table with all that is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,8 @@ pub enum DataType {
     Port,
     /// `ifname`
     Interface,
+    /// `ether_addr`
+    Ethernet,
 }
 
 /// A value.
@@ -162,6 +164,8 @@ pub enum Value {
     Port(u16),
     /// The name of an interface.
     Interface(String),
+    /// A hardware address.
+    Ethernet(Mac),
 }
 
 impl DataType {
@@ -170,6 +174,7 @@ impl DataType {
         match self {
             Self::Ipv4 => 7,
             Self::Ipv6 => 8,
+            Self::Ethernet => 9,
             Self::Protocol => 12,
             Self::Port => 13,
             Self::Interface => 41,
@@ -184,6 +189,7 @@ impl DataType {
             Self::Protocol => 1,
             Self::Port => 2,
             Self::Interface => 16,
+            Self::Ethernet => 6,
         }
     }
 }
@@ -209,6 +215,7 @@ impl Value {
             Self::Protocol(_) => DataType::Protocol,
             Self::Port(_) => DataType::Port,
             Self::Interface(_) => DataType::Interface,
+            Self::Ethernet(_) => DataType::Ethernet,
         }
     }
 
@@ -218,6 +225,7 @@ impl Value {
             Self::Ipv6(address) => out.extend_from_slice(&address.octets()),
             Self::Protocol(protocol) => out.push(protocol.number()),
             Self::Port(port) => out.extend_from_slice(&port.to_be_bytes()),
+            Self::Ethernet(mac) => out.extend_from_slice(&mac.0),
             Self::Interface(name) => {
                 let end = out.len() + DataType::Interface.length();
                 out.extend_from_slice(name.as_bytes());

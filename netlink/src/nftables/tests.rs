@@ -86,6 +86,8 @@ fn expression() -> impl Strategy<Value = Expression> {
             Just(Field::Protocol),
             Just(Field::Port(Side::Destination)),
             Just(Field::Interface(Way::In)),
+            Just(Field::Ethernet(Side::Source)),
+            Just(Field::ArpSource),
         ],
         1..4,
     );

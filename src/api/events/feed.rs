@@ -14,7 +14,7 @@ use crate::api::cache::Cache;
 use crate::environment::{Backoff, Environment};
 use crate::orchestration::handlers::hold::Event;
 use crate::resource::declaration::Type;
-use crate::resource::{Resource, types};
+use crate::resource::{Resource, floating, types};
 use crate::store::mirror::Mirror;
 use crate::store::{self, Change, Entry, Error, Revision, Store, Watch, WatchEvent, decode, key};
 use futures::StreamExt;
@@ -253,9 +253,14 @@ pub fn rows(event: WatchEvent) -> (Revision, Vec<Row>) {
 
 /// A row of a type that this agent knows.
 fn row(entry: &Entry) -> Option<Row> {
-    let (base, _) = key::last(&key::all_resources(), &entry.key).split_once('/')?;
-    let base = types::find(base).filter(|declared| declared.listable)?;
+    let (stored, _) = key::last(&key::all_resources(), &entry.key).split_once('/')?;
+    // What floats is stored under a name of its own, and shown among the other addresses.
+    let shown = if stored == floating::BASE { floating::SHOWN } else { stored };
+    let base = types::find(shown).filter(|declared| declared.listable)?;
     match decode::<Resource>(entry) {
+        Ok(row) if base.name == floating::SHOWN => {
+            (base.derived?.rows)(floating::BASE, &row).pop().map(|row| (base, Arc::new(row)))
+        }
         Ok(row) => Some((base, Arc::new(row))),
         Err(error) => {
             tracing::error!(key = entry.key, %error, "a row cannot be read; nobody is told of its change");
@@ -313,5 +318,30 @@ impl Backlog {
             self.last = None;
         }
         Ok((revision <= self.upto).then_some((revision, rows)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::encode;
+    use serde_json::json;
+
+    #[test]
+    fn a_floating_address_is_told_of_as_it_is_shown() {
+        let put = |base: &str| {
+            let key = key::resource(base, 7);
+            let row = json!({"id": 7, "kind": base, "uuid": "u", "created": 1, "state": "associated", "accountId": 3,
+                "address": "198.18.9.2", "instanceId": 54});
+            let value = encode(&key, &row).unwrap();
+            Change::Put(Entry { key, value, create_revision: Revision(5), mod_revision: Revision(9), lease: None })
+        };
+        let changes = vec![put(floating::BASE), put("nothingOfThatKind")];
+        let (revision, told) = rows(WatchEvent::Changed { revision: Revision(9), changes });
+        assert_eq!((revision, told.len()), (Revision(9), 1));
+        let (declared, row) = &told[0];
+        assert_eq!((declared.name, row.kind.as_str(), row.id), ("ipAddress", "ipAddress", floating::shown_id(7)));
+        assert_eq!((row.account_id, row.get::<String>("address").as_deref()), (Some(3), Some("198.18.9.2")));
+        assert_eq!(row.get::<u64>("instanceId"), None, "it is not shown");
     }
 }

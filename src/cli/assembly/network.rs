@@ -6,8 +6,8 @@ use crate::host::config::{Config, ConfigError, Encryption};
 use crate::host::description::store_addresses;
 use crate::host::floating::Floats;
 use crate::network::{
-    Floating, Ipsec, Links, Network, NetworkConfig, Protection, Published, SubnetSpec, driver, ipsec::capability,
-    kernel::Kernel, mesh,
+    Floating, ForDocker, Ipsec, Links, Network, NetworkConfig, Protection, Published, SubnetSpec, driver,
+    ipsec::capability, kernel::Kernel, mesh,
 };
 use anyhow::{Context, Result};
 use std::path::PathBuf;
@@ -43,6 +43,8 @@ impl Agent {
             links_memory: Some(self.links_memory()),
             floating: self.floating(&kernel).await?,
             askers: self.askers.clone(),
+            for_docker: ForDocker::load(&self.config.state_directory)
+                .context("which addresses are kept for Docker cannot be read")?,
             protection: self.protection(&kernel).await?,
             ..NetworkConfig::new(self.config.host_name())
         };

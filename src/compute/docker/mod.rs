@@ -12,6 +12,7 @@ mod error;
 mod events;
 mod exec;
 mod figures;
+mod native;
 mod network;
 mod output;
 mod pull;

@@ -35,7 +35,7 @@ mod zone;
 pub(super) use askers::Asker;
 pub use askers::{Askers, OwnNames};
 pub use kept::forget;
-pub use resolv::Files;
+pub use resolv::{Files, of_host};
 
 use crate::environment::{Backoff, Environment};
 use crate::membership::record::Alive;

@@ -96,6 +96,11 @@ fn servers(own: &str, resolved: &str, subnet: &SubnetSpec) -> Vec<IpAddr> {
     found
 }
 
+/// Whom a host with these files asks now.
+pub fn of_host(files: &Files, subnet: &SubnetSpec) -> Vec<IpAddr> {
+    servers(&read(&files.own), &read(&files.resolved), subnet)
+}
+
 impl NameServers {
     pub fn new(files: Files, subnet: SubnetSpec) -> Self {
         Self { files, port: PORT, subnet, state: Mutex::default() }

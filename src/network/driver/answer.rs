@@ -1,10 +1,12 @@
 //! The answers, call by call.
 
 use super::super::kernel::{self, Kernel};
+use super::super::spares;
 use super::super::subnet::SubnetSpec;
 use super::Options;
 use super::directory::Directory;
 use super::endpoint::{Endpoints, peer_end};
+use super::handout::{Given, Handout};
 use super::wire;
 use crate::environment::Environment;
 use crate::resource::assignment::{Assignment, ManagedAddress};
@@ -13,12 +15,17 @@ use serde_json::{Value, json};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// The name of our one pool of addresses.
 const POOL: &str = "stampede";
 /// What Docker says about the address it asks for, and when it is the gateway's.
 const ADDRESS_TYPE: &str = "RequestAddressType";
 const GATEWAY: &str = "com.docker.network.gateway";
+
+/// How long it is waited for the agent to take more addresses, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a call is refused, in words that `docker run` shows.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +39,24 @@ pub enum Refusal {
     #[error("the managed network has no IPv6")]
     Ipv6,
     #[error(
-        "no address was asked for: containers of the managed network are started through Stampede, which gives them one"
+        "no address is kept for Docker on this host: its agent takes some once it is in the cluster (systemctl status stampede); \
+         containers that are started through Stampede get one of their own"
     )]
-    NoAddress,
+    NoneKept,
+    #[error(
+        "all addresses that this host keeps for Docker are in use: its agent takes more while it runs and reaches the cluster \
+         (systemctl status stampede)"
+    )]
+    AllUsed,
+    #[error("the address {0} is in use on this host")]
+    InUse(Ipv4Addr),
+    #[error(
+        "-p and -P publish nothing on the managed network: its containers are reached at their own addresses, and ports of \
+         the host are given to containers that are started through Stampede (`ports`); leave it out"
+    )]
+    Published,
+    #[error("the hardware address of {address} is {wanted}: leave --mac-address out")]
+    OtherMac { address: Ipv4Addr, wanted: String },
     #[error("{0} is no address")]
     BadAddress(String),
     #[error("{0} is no hardware address")]
@@ -55,6 +77,7 @@ pub struct Driver {
     subnet: SubnetSpec,
     endpoints: Endpoints,
     directory: Mutex<Directory>,
+    handout: Handout,
     environment: Environment,
 }
 
@@ -64,6 +87,7 @@ impl Driver {
             subnet: options.subnet,
             endpoints: Endpoints::new(kernel, options.subnet),
             directory: Mutex::new(Directory::new(&options.ledger)),
+            handout: Handout::new(&options.ledger, environment.clone()),
             environment,
         }
     }
@@ -109,14 +133,18 @@ impl Driver {
             | "NetworkDriver.DiscoverDelete"
             | "NetworkDriver.ProgramExternalConnectivity"
             | "NetworkDriver.RevokeExternalConnectivity"
-            | "IpamDriver.ReleasePool"
-            | "IpamDriver.ReleaseAddress" => Ok(json!({})),
+            | "IpamDriver.ReleasePool" => Ok(json!({})),
+            "IpamDriver.ReleaseAddress" => {
+                let call: wire::ReleaseAddress = read(call, body)?;
+                call.address.parse().into_iter().for_each(|address| self.handout.settle(address));
+                Ok(json!({}))
+            }
             "IpamDriver.GetCapabilities" => Ok(json!({"RequiresMACAddress": false, "RequiresRequestReplay": false})),
             "IpamDriver.GetDefaultAddressSpaces" => {
                 Ok(json!({"LocalDefaultAddressSpace": "StampedeLocal", "GlobalDefaultAddressSpace": "StampedeGlobal"}))
             }
             "IpamDriver.RequestPool" => self.request_pool(&read(call, body)?),
-            "IpamDriver.RequestAddress" => self.request_address(&read(call, body)?),
+            "IpamDriver.RequestAddress" => self.request_address(&read(call, body)?).await,
             other => Err(Refusal::UnknownCall(other.to_owned())),
         }
     }
@@ -152,18 +180,35 @@ impl Driver {
         Ok(json!({}))
     }
 
-    fn request_address(&self, call: &wire::RequestAddress) -> Result<Value, Refusal> {
+    async fn request_address(&self, call: &wire::RequestAddress) -> Result<Value, Refusal> {
         let gateway = call.options.get(ADDRESS_TYPE).is_some_and(|kind| kind == GATEWAY);
         let address = match call.address.as_str() {
             "" if gateway => self.subnet.gateway,
-            "" => return Err(Refusal::NoAddress),
-            text => text.parse().map_err(|_| Refusal::BadAddress(text.to_owned()))?,
+            "" => self.give(None).await?,
+            text => {
+                let asked = text.parse().map_err(|_| Refusal::BadAddress(text.to_owned()))?;
+                // The gateway's is every host's own; Docker asks for it when the network is made and at each start.
+                let known = asked == self.subnet.gateway || self.assigned(asked).is_ok();
+                if known { asked } else { self.give(Some(asked)).await? }
+            }
         };
-        // The gateway's is every host's own; Docker asks for it when the network is made and at each start.
-        if address != self.subnet.gateway {
-            self.assigned(address)?;
-        }
         Ok(json!({"Address": format!("{address}/{}", self.subnet.prefix), "Data": {}}))
+    }
+
+    /// One of those that are kept for Docker.
+    async fn give(&self, asked: Option<Ipv4Addr>) -> Result<Ipv4Addr, Refusal> {
+        let until = self.environment.clock.boottime() + PATIENCE;
+        loop {
+            let used = self.endpoints.spares_in_use().await?;
+            match (self.handout.give(asked, &used)?, asked) {
+                (Given::Address(address), _) => return Ok(address),
+                (Given::InUse, Some(asked)) => return Err(Refusal::InUse(asked)),
+                (Given::NotKept, Some(asked)) => return Err(Refusal::Unassigned(asked)),
+                (Given::AllUsed, _) if self.environment.clock.boottime() < until => tokio::time::sleep(LOOK).await,
+                (Given::AllUsed, _) => return Err(Refusal::AllUsed),
+                _ => return Err(Refusal::NoneKept),
+            }
+        }
     }
 
     /// Who has the address on this host.
@@ -177,22 +222,53 @@ impl Driver {
         let text = call.interface.address.as_str();
         let address = text.split('/').next().unwrap_or_default();
         let address = address.parse().map_err(|_| Refusal::BadAddress(text.to_owned()))?;
-        let (assignment, network) = self.assigned(address)?;
-        // One chosen by --mac-address stands, and must not be answered.
+        // One chosen by --mac-address must not be answered.
         let asked = &call.interface.mac_address;
-        let mac = if asked.is_empty() { &network.mac } else { asked };
-        let parsed = mac.parse().map_err(|_| Refusal::BadMac(mac.clone()))?;
-        self.endpoints.create(&call.endpoint, &assignment, &network, parsed).await?;
-        let answered = if asked.is_empty() { network.mac } else { String::new() };
+        let mac = match self.assigned(address) {
+            Ok((assignment, network)) => {
+                let mac = if asked.is_empty() { &network.mac } else { asked };
+                let parsed = mac.parse().map_err(|_| Refusal::BadMac(mac.clone()))?;
+                self.endpoints.create(&call.endpoint, &assignment.id, &network, parsed).await?;
+                network.mac
+            }
+            Err(Refusal::Unassigned(_)) => self.create_spare(call, address).await?,
+            Err(refusal) => return Err(refusal),
+        };
+        let answered = if asked.is_empty() { mac } else { String::new() };
         let interface = wire::Interface { mac_address: answered, ..wire::Interface::default() };
         Ok(json!(wire::CreatedEndpoint { interface }))
     }
 
+    /// The endpoint of a container that Docker starts by itself; its hardware address.
+    async fn create_spare(&self, call: &wire::CreateEndpoint, address: Ipv4Addr) -> Result<String, Refusal> {
+        let kept = self.handout.kept()?;
+        if !kept.addresses.contains(&address) {
+            return Err(Refusal::Unassigned(address));
+        }
+        if call.options.publishes() {
+            return Err(Refusal::Published);
+        }
+        let network = self.subnet.managed(address, kept.mtu);
+        let mac = self.subnet.mac(address);
+        // Each address has one, by which it is known on the bridge.
+        let asked = &call.interface.mac_address;
+        if !asked.is_empty() && asked.parse() != Ok(mac) {
+            return Err(Refusal::OtherMac { address, wanted: network.mac });
+        }
+        let owner = spares::owner(address);
+        if self.endpoints.is_taken(&call.endpoint, &owner).await? {
+            return Err(Refusal::InUse(address));
+        }
+        self.endpoints.create(&call.endpoint, &owner, &network, mac).await?;
+        self.handout.settle(address);
+        Ok(network.mac)
+    }
+
     async fn join(&self, call: &wire::OfEndpoint) -> Result<Value, Refusal> {
-        let id = self.endpoints.instance(&call.endpoint).await?;
-        let id = id.ok_or_else(|| Refusal::NoEndpoint(call.endpoint.clone()))?;
+        let owner = self.endpoints.owner(&call.endpoint).await?;
+        let owner = owner.ok_or_else(|| Refusal::NoEndpoint(call.endpoint.clone()))?;
         Ok(json!(wire::Joined {
-            interface_name: wire::InterfaceName { src_name: peer_end(&id), dst_prefix: "eth" },
+            interface_name: wire::InterfaceName { src_name: peer_end(&owner), dst_prefix: "eth" },
             gateway: self.subnet.gateway.to_string(),
             disable_gateway_service: true,
         }))

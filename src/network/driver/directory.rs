@@ -30,12 +30,10 @@ impl Directory {
         Self { path: ledger.to_owned(), files: HashMap::new() }
     }
 
-    /// The assignment that has the address. One that is to be purged has none any more, where another claims it.
+    /// The assignment that has the address; not that of a native container, which Docker gives another each time. One that is to be purged has none any more, where another claims it.
     pub fn find(&mut self, address: Ipv4Addr) -> io::Result<Option<Arc<Assignment>>> {
         self.refresh()?;
-        let has = |assignment: &&Arc<Assignment>| {
-            assignment.network.as_ref().is_some_and(|network| network.address == address)
-        };
+        let has = |assignment: &&Arc<Assignment>| assignment.native.is_none() && assignment.address() == Some(address);
         let found = self.files.values().filter_map(|(_, assignment)| assignment.as_ref()).filter(has);
         Ok(found.min_by_key(|assignment| (assignment.desired == Desired::Purged, assignment.id.clone())).cloned())
     }

@@ -4,21 +4,25 @@
 //!   st-1i54 ═══════ sp-1i54 → eth0 in the container
 //!   alias "stampede 1i54 endpoint <id>"
 //! ```
+//! An endpoint of what Docker started by itself is called by its address in place of an instance ([`spares::owner`]): `st-0a2a0709`.
 
 use super::super::kernel::{Error, Kernel, Wish};
 use super::super::overlay::{BRIDGE, base};
+use super::super::senders::{self, Sender};
+use super::super::spares;
 use super::super::subnet::SubnetSpec;
-use crate::resource::assignment::{Assignment, ManagedAddress};
+use crate::resource::assignment::ManagedAddress;
 use stampede_netlink::{
     Mac,
     address::Others,
     link::{PortFlags, VethSpec},
     pin::Pin,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 
-/// The host's end of an instance's pair. Ids have at most 12 characters, links' names at most 15.
+/// The host's end of its owner's pair. Ids have at most 12 characters, links' names at most 15.
 pub fn host_end(id: &str) -> String {
     format!("st-{id}")
 }
@@ -33,7 +37,7 @@ pub fn peer_end(id: &str) -> String {
 pub struct Endpoints {
     kernel: Kernel,
     subnet: SubnetSpec,
-    /// By Docker's id: the instance's. A copy of what the aliases tell.
+    /// By Docker's id: the owner's. A copy of what the aliases tell.
     known: Mutex<HashMap<String, String>>,
     /// The bridge's index, as last seen.
     bridge: Mutex<Option<u32>>,
@@ -75,14 +79,8 @@ impl Endpoints {
     }
 
     /// Makes an instance's pair. A pair of that name is an earlier endpoint's of the same instance, and replaced.
-    pub async fn create(
-        &self,
-        endpoint: &str,
-        assignment: &Assignment,
-        network: &ManagedAddress,
-        mac: Mac,
-    ) -> Result<(), Error> {
-        let (name, peer) = (host_end(&assignment.id), peer_end(&assignment.id));
+    pub async fn create(&self, endpoint: &str, owner: &str, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
+        let (name, peer) = (host_end(owner), peer_end(owner));
         let mut spec = VethSpec {
             name: name.clone(),
             peer,
@@ -91,7 +89,7 @@ impl Endpoints {
             peer_mac: mac,
             master: Some(self.bridge().await?),
             port: PortFlags::pinned(),
-            alias: Some(alias(&assignment.id, endpoint)),
+            alias: Some(alias(owner, endpoint)),
         };
         let mut result = self.kernel.netlink.create_veth(&spec).await;
         if let Err(error) = &result {
@@ -108,19 +106,32 @@ impl Endpoints {
         for error in self.kernel.ensure_settings(&quiet).1 {
             tracing::warn!(%error, "IPv6 stays on for this port");
         }
-        self.known().insert(endpoint.to_owned(), assignment.id.clone());
+        self.known().insert(endpoint.to_owned(), owner.to_owned());
         Ok(())
     }
 
-    /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]).
+    /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]), and it sends as
+    /// itself.
     async fn pin(&self, spec: &VethSpec, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
         let Some(bridge) = spec.master else { return Ok(()) };
         let port = self.kernel.netlink.link_index(&spec.name).await?;
-        self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await
+        self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await?;
+        senders::admit(&self.kernel, Sender { port: spec.name.clone(), mac, address: network.address }).await
+    }
+
+    /// The addresses that Docker's own containers have here.
+    pub async fn spares_in_use(&self) -> Result<BTreeSet<Ipv4Addr>, Error> {
+        spares::in_use(&self.kernel).await
+    }
+
+    /// Whether the pair of `owner` is there already, as another endpoint than this.
+    pub async fn is_taken(&self, endpoint: &str, owner: &str) -> Result<bool, Error> {
+        let link = self.kernel.netlink.link_by_name(&host_end(owner)).await?;
+        Ok(link.is_some_and(|link| link.alias != Some(alias(owner, endpoint))))
     }
 
     /// Whose an endpoint is; `None` where there is no such pair.
-    pub async fn instance(&self, endpoint: &str) -> Result<Option<String>, Error> {
+    pub async fn owner(&self, endpoint: &str) -> Result<Option<String>, Error> {
         if let Some(id) = self.known().get(endpoint) {
             return Ok(Some(id.clone()));
         }
@@ -140,7 +151,7 @@ impl Endpoints {
         let known = self.known().remove(endpoint);
         let id = match known {
             Some(id) => id,
-            None => match self.instance(endpoint).await? {
+            None => match self.owner(endpoint).await? {
                 Some(id) => id,
                 None => return Ok(()),
             },
@@ -164,7 +175,7 @@ fn alias(id: &str, endpoint: &str) -> String {
     format!("stampede {id} endpoint {endpoint}")
 }
 
-/// The instance and the endpoint in an alias of ours.
-fn parse(alias: &str) -> Option<(&str, &str)> {
+/// The owner and the endpoint in an alias of ours.
+pub fn parse(alias: &str) -> Option<(&str, &str)> {
     alias.strip_prefix("stampede ")?.split_once(" endpoint ")
 }

@@ -11,16 +11,20 @@
 //!  docker stop ─► Leave ─► DeleteEndpoint ─► ReleaseAddress
 //!                           veth gone
 //! ```
+//! Where Docker asks for an address without saying which, it is for a container that somebody started with Docker alone
+//! ([`super::spares`]): it gets one of those that this host keeps for that.
+//!
 //! Every call can come again, late, or for what is long gone.
 
 mod answer;
 mod directory;
 mod endpoint;
+mod handout;
 mod http;
 mod wire;
 
 pub use answer::Driver;
-pub(super) use endpoint::host_end as endpoint_end;
+pub(super) use endpoint::{host_end as endpoint_end, parse as parse_alias};
 pub use http::serve;
 
 use super::kernel::{self, Kernel};

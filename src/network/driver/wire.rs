@@ -42,6 +42,23 @@ pub struct CreateEndpoint {
     pub endpoint: String,
     #[serde(deserialize_with = "or_default")]
     pub interface: Interface,
+    #[serde(deserialize_with = "or_default")]
+    pub options: EndpointOptions,
+}
+
+/// What Docker says of a new endpoint besides.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct EndpointOptions {
+    /// What `-p` and `-P` ask for.
+    #[serde(rename = "com.docker.network.portmap", deserialize_with = "or_default")]
+    pub ports: Vec<serde_json::Value>,
+}
+
+impl EndpointOptions {
+    pub fn publishes(&self) -> bool {
+        !self.ports.is_empty()
+    }
 }
 
 /// Calls about an endpoint that exists: Join, Leave, DeleteEndpoint, EndpointOperInfo.
@@ -72,6 +89,14 @@ pub struct RequestAddress {
     pub address: String,
     #[serde(deserialize_with = "or_default")]
     pub options: BTreeMap<String, String>,
+}
+
+/// `IpamDriver.ReleaseAddress`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct ReleaseAddress {
+    #[serde(deserialize_with = "or_default")]
+    pub address: String,
 }
 
 /// The answer to CreateEndpoint.

@@ -53,6 +53,7 @@ fn a_link_is_its_own_instances_and_leads_where_it_leads_now() {
         linked: Linked { ways, ..Linked::default() },
         floating: Floated::default(),
         gateway: Some(Ipv4Addr::new(10, 42, 0, 1)),
+        ..Led::default()
     };
     let tcp = |asker: &str, asked: &str, to: &str| is_stale(&led, asked_by(asker, Transport::Tcp, asked, to));
     let (one, other) = ("10.42.7.9:4000", "10.42.7.10:4000");

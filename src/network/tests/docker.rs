@@ -26,6 +26,7 @@ fn assignment(id: &str, address: Ipv4Addr) -> Assignment {
         restarts: 0,
         desired: Desired::Running,
         on_end: OnEnd::Stop,
+        native: None,
         exclusive: None,
         workload: Workload::Container(Container { image: "busybox".to_owned(), ..Container::default() }),
         ports: Vec::new(),
@@ -241,4 +242,58 @@ async fn thirty_at_once_are_each_whole() {
         rig.ask("NetworkDriver.DeleteEndpoint", of).await;
     }
     eventually("only the bridge and lo are left", async || rig.host.netlink.links().await.unwrap().len() <= 2).await;
+}
+
+/// What the agent writes down.
+fn keep(rig: &Rig, addresses: &[&str]) {
+    let kept = json!({"mtu": 1380, "addresses": addresses});
+    std::fs::write(rig.directory.path().join("docker.json"), kept.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn what_docker_starts_by_itself_gets_an_address_and_gives_it_back() {
+    let mut rig = Rig::new().await;
+    keep(&rig, &["10.42.7.20", "10.42.7.21"]);
+    let ask = |address: &str| json!({"PoolID": "stampede", "Address": address, "Options": {}});
+    let given = rig.ask("IpamDriver.RequestAddress", ask("")).await;
+    assert_eq!(given["Address"], "10.42.7.20/16");
+    assert_eq!(rig.create(ENDPOINT, "10.42.7.20").await["Interface"]["MacAddress"], "02:00:01:00:07:14");
+    let of = |endpoint: &str| json!({"NetworkID": "n", "EndpointID": endpoint});
+    assert_eq!(rig.ask("NetworkDriver.Join", of(ENDPOINT)).await["InterfaceName"]["SrcName"], "sp-0a2a0714");
+    let near = rig.link("st-0a2a0714").await.unwrap();
+    assert_eq!((near.mtu, near.port.isolated), (1380, Some(true)));
+
+    // Whatever is lost with the driver's process, the link tells.
+    rig.restart().await;
+    assert_eq!(rig.ask("IpamDriver.RequestAddress", ask("")).await["Address"], "10.42.7.21/16");
+    assert!(rig.refused("IpamDriver.RequestAddress", ask("10.42.7.20")).await.contains("is in use"));
+    assert!(rig.refused("IpamDriver.RequestAddress", ask("10.42.7.99")).await.contains("no instance on this host"));
+    let refused = rig.refused("IpamDriver.RequestAddress", ask("")).await;
+    assert!(refused.contains("all addresses that this host keeps for Docker are in use"), "{refused}");
+    // Docker gave up on that one; and the agent takes more while somebody waits.
+    rig.ask("IpamDriver.ReleaseAddress", json!({"PoolID": "stampede", "Address": "10.42.7.21"})).await;
+    assert_eq!(rig.ask("IpamDriver.RequestAddress", ask("10.42.7.21")).await["Address"], "10.42.7.21/16");
+    let more = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        keep(&rig, &["10.42.7.20", "10.42.7.21", "10.42.7.22"]);
+    };
+    let (waited, ()) = tokio::join!(rig.ask("IpamDriver.RequestAddress", ask("")), more);
+    assert_eq!(waited["Address"], "10.42.7.22/16");
+
+    let create = |address: &str, mac: &str, ports: Value| {
+        let interface = json!({"Address": format!("{address}/16"), "MacAddress": mac});
+        json!({"EndpointID": SECOND, "Interface": interface, "Options": {"com.docker.network.portmap": ports}})
+    };
+    let call = "NetworkDriver.CreateEndpoint";
+    assert!(rig.refused(call, create("10.42.7.20", "", Value::Null)).await.contains("is in use"), "by the first");
+    assert!(rig.refused(call, create("10.42.7.99", "", Value::Null)).await.contains("no instance on this host"));
+    assert!(rig.refused(call, create("10.42.7.21", "02:42:00:00:00:07", Value::Null)).await.contains("--mac-address"));
+    let ports = json!([{"Proto": 6, "Port": 80, "HostPort": 8080}]);
+    assert!(
+        rig.refused(call, create("10.42.7.21", "", ports)).await.contains("publish nothing on the managed network")
+    );
+
+    rig.ask("NetworkDriver.DeleteEndpoint", of(ENDPOINT)).await;
+    assert_eq!(rig.link("st-0a2a0714").await, None);
+    assert_eq!(rig.ask("IpamDriver.RequestAddress", ask("")).await["Address"], "10.42.7.20/16");
 }

@@ -8,6 +8,7 @@ mod eyes;
 pub(super) mod hosts;
 mod links;
 mod ports;
+mod senders;
 pub(super) mod support;
 mod traffic;
 mod wire;

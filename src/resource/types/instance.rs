@@ -65,6 +65,7 @@ pub const ADDED: &[Field] = &[
     Field::map(constraint::LABELS, &Form::String).create(),
     Field::int(names::MEMORY_RESERVATION_MB).create().range(0, 1 << 30),
     Field::one_of(constraint::POLICY, &["packing", "spreading"]).create().update(),
+    Field::boolean(names::NATIVE).not_null().default(Literal::Boolean(false)).filtered(),
     Field::array(constraint::SPREAD_BY, &Form::String).create().update(),
     Field::one_of(names::ON_HOST_LOSS, &["stay", "move"]).create().default(Literal::Text("stay")).filtered_as_text(),
     Field::int(names::HOST_LOSS_GRACE).create().update().range(0, 7 * 24 * 3600),
