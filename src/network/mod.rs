@@ -9,6 +9,7 @@
 //! | [`ports`], [`links`] | which ports this host opens, and whom its instances reach by names of their own |
 //! | [`floating`], [`announce`] | addresses of other networks that lead to instances of this host, and that others hear of it |
 //! | [`led`], [`hairpin`] | how both are led where they lead; the ways to there that are not straight |
+//! | [`datapath`] | what these ask of the kernel |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
@@ -24,15 +25,16 @@ pub mod address;
 mod announce;
 mod apply;
 pub mod block;
+pub mod datapath;
 pub mod dhcp;
 pub mod dns;
 pub mod driver;
 mod firewall;
-mod floating;
+pub mod floating;
 mod hairpin;
 pub mod ipsec;
 pub mod kernel;
-mod led;
+pub mod led;
 mod limit;
 pub mod links;
 pub mod mesh;
@@ -145,6 +147,16 @@ impl NetworkConfig {
             links_memory: None,
             floating: Floating::default(),
             askers: dns::Askers::default(),
+        }
+    }
+
+    fn leader(&self) -> led::Leader {
+        led::Leader {
+            host: self.host.clone(),
+            subnet: self.subnet,
+            published: self.published.clone(),
+            links: self.links.clone(),
+            floating: self.floating.clone(),
         }
     }
 
@@ -304,7 +316,7 @@ impl Network {
         let floating = config.floating.clone();
         let keeper = floating::Keeper {
             floating: floating.clone(),
-            kernel: kernel.clone(),
+            datapath: Arc::new(kernel.clone()),
             environment: environment.clone(),
             subnet,
             status: receiver.clone(),
