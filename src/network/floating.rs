@@ -270,11 +270,14 @@ impl Keeper {
         };
         let found = current.iter().filter(|found| found.link == bridge);
         let found = found.filter_map(|found| Some((self.floating_of(&found.spec)?, found.spec)));
-        let (left, known): (Vec<_>, Vec<_>) = found.partition(|(address, _)| self.floating.is_left_alone(*address));
-        let mut there: BTreeSet<Ipv4Addr> = left.into_iter().map(|(address, _)| address).collect();
-        for (_, stray) in known.into_iter().filter(|(address, _)| !self.is_of_now(*address)) {
+        let is_stray =
+            |found: &(Ipv4Addr, AddressSpec)| !self.floating.is_left_alone(found.0) && !self.is_of_now(found.0);
+        let (strays, stay): (Vec<_>, Vec<_>) = found.partition(is_stray);
+        for (_, stray) in strays {
             self.datapath.remove_address(bridge, &stray).await?;
         }
+        // Of what is given up from here on, too: the next round takes it away.
+        let mut there: BTreeSet<Ipv4Addr> = stay.into_iter().map(|(address, _)| address).collect();
         let asked = StdMutex::new(BTreeSet::new());
         let wanted = || {
             let specs = self.floating.specs(self.environment.clock.boottime());

@@ -6,6 +6,7 @@ use stampede_netlink::conntrack::Flow;
 use stampede_netlink::nftables::{Table, TableOutcome};
 use std::io;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 2);
 const TO: Ipv4Addr = Ipv4Addr::new(10, 42, 7, 9);
@@ -46,11 +47,24 @@ async fn a_deadline_that_moves_is_no_change_of_what_is_led() {
     changes.next().await;
 }
 
-/// A kernel that has what it was given, and begins nothing before it may.
+/// A kernel that has what it was given, and changes nothing before it may.
 #[derive(Debug)]
 struct Slow {
     has: StdMutex<BTreeSet<Ipv4Addr>>,
     turns: Semaphore,
+    /// Asks what is wanted only when it may.
+    asks_late: bool,
+}
+
+impl Slow {
+    fn new(has: &[Ipv4Addr], turns: usize, asks_late: bool) -> Arc<Self> {
+        let has = StdMutex::new(has.iter().copied().collect());
+        Arc::new(Self { has, turns: Semaphore::new(turns), asks_late })
+    }
+
+    async fn turn(&self) {
+        self.turns.acquire().await.unwrap().forget();
+    }
 }
 
 const BRIDGE: u32 = 3;
@@ -70,8 +84,14 @@ impl Datapath for Slow {
         Ok(Some(BRIDGE))
     }
     async fn ensure_addresses(&self, _: u32, wanted: Wanted<'_>) -> Result<(), Error> {
-        let specs = wanted();
-        self.turns.acquire().await.unwrap().forget();
+        let specs = if self.asks_late {
+            self.turn().await;
+            wanted()
+        } else {
+            let specs = wanted();
+            self.turn().await;
+            specs
+        };
         let addresses = specs.iter().filter_map(|spec| match spec.address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
@@ -80,6 +100,7 @@ impl Datapath for Slow {
         Ok(())
     }
     async fn remove_address(&self, _: u32, spec: &AddressSpec) -> Result<(), Error> {
+        self.turn().await;
         self.has.lock().unwrap().retain(|address| IpAddr::V4(*address) != spec.address);
         Ok(())
     }
@@ -98,33 +119,61 @@ impl Datapath for Slow {
     }
 }
 
-#[tokio::test]
-async fn what_is_given_up_while_it_comes_is_not_gone_before_it_came() {
-    let (floating, environment) = (Floating::default(), Environment::system().unwrap());
-    let kernel = Arc::new(Slow { has: StdMutex::default(), turns: Semaphore::new(1) });
-    let keeper = Keeper {
-        floating: floating.clone(),
-        datapath: kernel.clone(),
-        environment: environment.clone(),
-        subnet: SubnetSpec::default(),
-        status: watch::Sender::new(NetworkStatus::default()).subscribe(),
-    };
-    let _keeping = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(keeper.run()));
-    let limit = Duration::from_secs(5);
-    tokio::time::timeout(limit, floating.settled()).await.unwrap();
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Sees to it over `kernel`, and has the address held for a minute.
+fn keep(floating: &Floating, kernel: &Arc<Slow>) -> AbortOnDropHandle<()> {
+    let environment = Environment::system().unwrap();
     let deadline = environment.clock.boottime() + Duration::from_secs(60);
     floating.hold(ADDRESS, TO, 7);
     floating.until(Some(Fence { life: 7, deadline }));
-    while floating.0.writing.try_lock().is_ok() || kernel.turns.available_permits() > 0 {
-        tokio::task::yield_now().await;
-    }
-    // It is being put there.
+    let keeper = Keeper {
+        floating: floating.clone(),
+        datapath: kernel.clone(),
+        environment,
+        subnet: SubnetSpec::default(),
+        status: watch::Sender::new(NetworkStatus::default()).subscribe(),
+    };
+    AbortOnDropHandle::new(tokio::spawn(keeper.run()))
+}
+
+/// It is given up while somebody is at it.
+async fn given_up_meanwhile(floating: &Floating) -> std::pin::Pin<Box<impl Future<Output = ()>>> {
+    let busy = async {
+        while floating.0.writing.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, busy).await.unwrap();
     floating.give_up(ADDRESS);
-    let gone = floating.gone(ADDRESS);
-    tokio::pin!(gone);
-    assert!(tokio::time::timeout(Duration::from_millis(20), &mut gone).await.is_err(), "it is still to come");
+    let mut gone = Box::pin({
+        let floating = floating.clone();
+        async move { floating.gone(ADDRESS).await }
+    });
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut gone).await.is_err(), "somebody is at it");
+    gone
+}
+
+#[tokio::test]
+async fn what_is_given_up_while_it_comes_is_not_gone_before_it_came() {
+    let (floating, kernel) = (Floating::default(), Slow::new(&[], 0, false));
+    let _keeping = keep(&floating, &kernel);
+    let gone = given_up_meanwhile(&floating).await;
     kernel.turns.add_permits(9);
-    tokio::time::timeout(limit, gone).await.unwrap();
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
+    assert_eq!(*kernel.has.lock().unwrap(), BTreeSet::new());
+}
+
+#[tokio::test]
+async fn what_is_given_up_while_it_is_renewed_is_not_gone_before_it_went() {
+    let (floating, kernel) = (Floating::default(), Slow::new(&[ADDRESS], 0, true));
+    let _keeping = keep(&floating, &kernel);
+    let mut gone = given_up_meanwhile(&floating).await;
+    // It is not renewed any more, and the kernel has it yet.
+    kernel.turns.add_permits(1);
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut gone).await.is_err(), "the kernel has it");
+    kernel.turns.add_permits(9);
+    tokio::time::timeout(LIMIT, gone).await.unwrap();
     assert_eq!(*kernel.has.lock().unwrap(), BTreeSet::new());
 }
 
