@@ -130,6 +130,17 @@ impl Netlink {
         desired: &[AddressSpec],
         others: Others,
     ) -> Result<Outcome<Change>, Error> {
+        self.ensure_addresses_as_of(link, || desired.to_vec(), others).await
+    }
+
+    /// The same; what is desired is asked for after the look at what is there, right before it is made so: a lifetime that was reckoned
+    /// before is too long by as much as the look took.
+    pub async fn ensure_addresses_as_of(
+        &self,
+        link: u32,
+        desired: impl FnOnce() -> Vec<AddressSpec>,
+        others: Others,
+    ) -> Result<Outcome<Change>, Error> {
         let mut current = self.addresses().await?;
         current.retain(|address| address.link == link);
         let message = |change: &Change| match change {
@@ -139,7 +150,7 @@ impl Netlink {
             Change::Remove(spec) => (RouteNetlinkMessage::DelAddress(write(link, spec)), 0, true),
         };
         let is_news = |change: &Change| !matches!(change, Change::Renew(_));
-        self.make_telling(plan(&current, desired, others), message, is_news).await
+        self.make_telling(plan(&current, &desired(), others), message, is_news).await
     }
 
     /// Removes one address from the link with this index; false if it was not there.

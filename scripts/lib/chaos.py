@@ -1,11 +1,14 @@
-"""Random faults on real hosts while clients create, stop, start and remove: `scripts/chaos --minutes N --seed S`.
+"""Random faults on real hosts while clients create, stop, start and remove, publish ports, lead links elsewhere and move floating
+addresses: `scripts/chaos --minutes N --seed S`.
 
 Five hosts, etcd on the first three, real Docker. Never may be, and is looked for all the time in the kernel's own list of
 processes:
-  - one instance in two places at once.
+  - one instance in two places at once;
+  - one floating address on two hosts at once (in the hosts' kernels).
 And when the faults are over, within three minutes:
   - what was acknowledged is as it was acknowledged: running on the one host that the API names, or stopped, or gone;
-  - no address is held twice, and nothing runs that nobody knows.
+  - no address is held twice, and nothing runs that nobody knows;
+  - each published port, link and floating address leads where the records say, by connecting.
 What was asked for and not answered (a node died, a connection was cut) may be either way, but whole.
 
 The seed chooses faults and requests; the hosts' timing is their own, so two runs of a seed are alike and not the same.
@@ -22,6 +25,7 @@ import time
 from collections import Counter
 
 from api import ApiError, Unreachable
+from chaos_network import Network, served
 from eyes import Eyes
 from hosts import Lab, at_once, wait_for
 
@@ -38,6 +42,7 @@ class Chaos:
         self.began = time.monotonic()
         self.over = threading.Event()
         self.eyes = Eyes(lab.name, self.hosts)
+        self.network = Network(lab, self.hosts)
         self.faulty = {}
         self.lock = threading.Lock()
         self.faults, self.requests = Counter(), Counter()
@@ -123,27 +128,38 @@ class Chaos:
         host = chance.choice(healthy if chance.random() < 0.9 else self.hosts)
         api = host.api(timeout=15)
         alive = [one for one in mine if one["wants"] != "gone"]
-        work = chance.choice(["create", "create", "stop", "start", "remove"]) if len(alive) < MOST else chance.choice(["stop", "start", "remove"])
+        usual = ["stop", "start", "remove", "port", "link", "address", "address"]
+        work = chance.choice(usual + ["create"] * 3 if len(alive) < MOST else usual)
         self.requests[work] += 1
         try:
             if work == "create":
                 self.create(api, chance, mine, number)
             elif alive:
-                self.act(api, work, chance.choice(alive))
+                self.work(api, work, chance, [one for one in alive if one["id"]])
         except (Unreachable, ApiError, TimeoutError) as error:
             self.requests["failed"] += 1
             # An error in the API itself is a finding, whatever is broken around it.
             if isinstance(error, ApiError) and error.status == 500:
                 self.wrong.append(f"{work} at {host}: {error}")
 
+    def work(self, api, work, chance, known):
+        if not known:
+            return
+        one = chance.choice(known)
+        if work in ("port", "link", "address"):
+            self.network.turn(api, work, chance, one, chance.choice(known))
+        else:
+            self.act(api, work, one)
+
     def create(self, api, chance, mine, number):
         mark = str(next(MARKS))
         move = chance.random() < 0.5
         one = {"mark": mark, "move": move, "wants": "unknown", "id": None}
         self.eyes.marks.add(mark)
+        others = [other for other in mine if other["id"] and other["wants"] != "gone"]
         mine.append(one)
         made = api.post("/v1/containers", {
-            "imageUuid": "docker:busybox", "name": f"chaos-{number}-{mark}", "command": "sleep", "commandArgs": [mark],
+            "imageUuid": "docker:busybox", "name": f"chaos-{number}-{mark}", **served(mark), **self.network.fields(chance, others),
             "onHostLoss": "move" if move else "stay", "instanceTriggeredStop": "restart"})
         one["id"], one["wants"] = made["id"], "running"
 
@@ -213,6 +229,9 @@ class Chaos:
                 row = rows.get(identifier)
                 if row is None or row["state"] != "running" or names.get(row["hostId"]) != host.name:
                     found.append(f"{identifier} runs on {host} and the API says {row and row['state']} on {row and names.get(row['hostId'])}")
+        if not found:
+            marks = {row["id"]: row["name"].rsplit("-", 1)[1] for row in rows.values() if (row["name"] or "").startswith("chaos-")}
+            found += self.network.differences(rows, names, marks)
         return found
 
     def run(self, minutes):
@@ -221,6 +240,7 @@ class Chaos:
         clients = [threading.Thread(target=self.client, args=(number, random.Random(f"{self.seed}-{number}"), mine), daemon=True)
                    for number, mine in enumerate(lists)]
         with self.eyes:
+            self.network.eyes.start()
             for client in clients:
                 client.start()
             try:
@@ -240,6 +260,10 @@ class Chaos:
                 self.wrong += left
                 self.look_closer()
             self.wrong += [f"in two places at once: sleep {mark}: {pids}" for mark, pids in self.eyes.doubled]
+            self.network.eyes.over.set()
+            self.network.eyes.join(10)
+            self.wrong += [f"floating address {address} on two hosts at once: {on}" for address, on in self.network.eyes.doubled]
+            self.wrong += self.network.give_up()
             self.tell(everything)
             at_once(self.purge, [one["id"] for one in everything if one["id"]], width=12)
         return not self.wrong
@@ -298,6 +322,9 @@ class Chaos:
         print(f"\nseed {self.seed}: {sum(self.faults.values())} faults ({', '.join(f'{kind} {times}' for kind, times in sorted(self.faults.items()))})")
         print(f"{sum(self.requests.values()) - self.requests['failed']} requests ({', '.join(f'{kind} {times}' for kind, times in sorted(self.requests.items()))})")
         print(f"{len(everything)} instances, {sum(one['move'] for one in everything)} of them exclusive; {len(moved)} ran on another host later; {self.eyes.looks} looks")
+        sights, looks = self.network.eyes.seen, self.network.eyes.looks
+        print(f"{len({address for address, _ in sights})} floating addresses, seen on hosts {len(sights)} times; {looks} looks at those; "
+              f"{self.network.tried} ports, links and floating addresses connected to in the end")
         for words in self.wrong:
             print(f"WRONG: {words}")
 

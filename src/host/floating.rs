@@ -13,7 +13,7 @@ use crate::environment::{Backoff, Environment};
 use crate::membership::{Membership, fence::Fence};
 use crate::network::Floating;
 use crate::orchestration::{Hold, Orchestrator};
-use crate::resource::assignment::{Assignment, Desired};
+use crate::resource::assignment::{Assignment, Desired, Token};
 use crate::resource::{identifier, instance};
 use crate::store::mirror::{Changes, Mirror};
 use crate::store::{Store, key};
@@ -43,7 +43,14 @@ struct Want {
     to: Ipv4Addr,
 }
 
-type Wants = BTreeMap<String, BTreeMap<u64, Want>>;
+/// What one instance wants, and under which claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Tenant {
+    token: Token,
+    wants: BTreeMap<u64, Want>,
+}
+
+type Wants = BTreeMap<String, Tenant>;
 
 /// What this host's instances want. Cheap to clone; clones share it.
 #[derive(Clone, Debug)]
@@ -59,8 +66,8 @@ fn wants(assignment: &Assignment) -> BTreeMap<u64, Want> {
 impl Floats {
     /// What is known at the beginning: all of the ledger.
     pub fn new(known: &[Assignment]) -> Self {
-        let known = known.iter().map(|one| (one.id.clone(), wants(one))).filter(|(_, wants)| !wants.is_empty());
-        Self(Arc::new(watch::Sender::new(known.collect())))
+        let known = known.iter().map(|one| (one.id.clone(), Tenant { token: one.token, wants: wants(one) }));
+        Self(Arc::new(watch::Sender::new(known.filter(|(_, tenant)| !tenant.wants.is_empty()).collect())))
     }
 
     /// An instance is to be so on this host.
@@ -69,7 +76,8 @@ impl Floats {
         if wants.is_empty() {
             return self.forget(&assignment.id);
         }
-        self.0.send_if_modified(|all| all.insert(assignment.id.clone(), wants.clone()).as_ref() != Some(&wants));
+        let tenant = Tenant { token: assignment.token, wants };
+        self.0.send_if_modified(|all| all.insert(assignment.id.clone(), tenant.clone()).as_ref() != Some(&tenant));
     }
 
     /// Nothing of it is here any more.
@@ -82,8 +90,12 @@ impl Floats {
         self.all().into_values().map(|want| (want.address, want.to)).collect()
     }
 
+    /// Of two that want one address, the later claim has it: the earlier one is of a store that went back.
     fn all(&self) -> BTreeMap<u64, Want> {
-        self.0.borrow().values().flatten().map(|(id, want)| (*id, want.clone())).collect()
+        let all = self.0.borrow();
+        let mut tenants: Vec<&Tenant> = all.values().collect();
+        tenants.sort_by_key(|tenant| (tenant.token.generation, tenant.token.revision));
+        tenants.into_iter().flat_map(|tenant| &tenant.wants).map(|(id, want)| (*id, want.clone())).collect()
     }
 }
 
@@ -214,7 +226,7 @@ impl Keeper {
 
     async fn is_wanted_soon(&self, id: u64) -> bool {
         let mut floats = self.floats.0.subscribe();
-        let wanted = floats.wait_for(|all| all.values().any(|wants| wants.contains_key(&id)));
+        let wanted = floats.wait_for(|all| all.values().any(|tenant| tenant.wants.contains_key(&id)));
         matches!(tokio::time::timeout(SOON, wanted).await, Ok(Ok(_)))
     }
 
@@ -277,6 +289,19 @@ mod tests {
             network: Some(ManagedAddress { address, ..network }),
             floating: floating.iter().map(one).collect(),
             ..Assignment::example(id)
+        }
+    }
+
+    #[test]
+    fn of_two_with_one_address_the_later_claim_has_it() {
+        let of = |id: &str, generation| Assignment {
+            token: Token { generation, revision: 5 },
+            ..assignment(id, Desired::Running, &[3])
+        };
+        for (one, other) in [("1i1", "1i2"), ("1i2", "1i1")] {
+            let floats = Floats::new(&[of(one, 1), of(other, 2)]);
+            let instance = floats.all().get(&3).map(|want| identifier::instance(want.instance));
+            assert_eq!(instance.as_deref(), Some(other));
         }
     }
 

@@ -5,17 +5,16 @@ use super::NetworkConfig;
 use super::firewall;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
-use super::led;
 use super::metadata;
 use super::overlay::Plan;
 use super::pins;
 use super::senders;
+use crate::environment::Clock;
 use stampede_netlink::{
     Outcome,
     address::{Change, Others},
     link::LinkSpec,
 };
-use std::time::Duration;
 
 /// What came of it.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -85,21 +84,28 @@ pub enum Extent {
 }
 
 /// Makes the plan so: settings, links, what lies on them, then routes, the guard before all others, and the firewall.
-pub async fn apply(kernel: &Kernel, config: &NetworkConfig, plan: &Plan, (extent, now): (Extent, Duration)) -> Applied {
+pub async fn apply(
+    kernel: &Kernel,
+    config: &NetworkConfig,
+    plan: &Plan,
+    (extent, clock): (Extent, &dyn Clock),
+) -> Applied {
     let subnet = &config.subnet;
     let mut applied = Applied { warnings: plan.problems.clone(), ..Applied::default() };
     let netlink = &kernel.netlink;
     applied.settings(kernel, &plan.global);
     // The firewall stands before the first address does: nothing gets out untranslated.
-    led::apply(kernel, config, &mut applied).await;
+    config.leader().apply(kernel, &mut applied).await;
     firewall::apply(kernel, &mut applied).await;
     if let Some(bridge) = &plan.bridge
         && let Some(index) = applied.link(kernel, bridge).await
     {
         let knows_all = extent == Extent::Whole && !config.floating.is_undecided();
         let others = if knows_all { Others::Remove } else { Others::Keep };
-        let addresses = [plan.bridge_addresses.as_slice(), &config.floating.specs(now)].concat();
-        let outcome = netlink.ensure_addresses(index, &addresses, others).await;
+        // What is given up meanwhile stays away, and no lifetime is of before.
+        let _writing = config.floating.writing().await;
+        let wanted = || [plan.bridge_addresses.as_slice(), &config.floating.kept(clock.boottime())].concat();
+        let outcome = netlink.ensure_addresses_as_of(index, wanted, others).await;
         // What is only renewed is no change.
         applied.count(outcome.map(|mut outcome| {
             outcome.made.retain(|change| !matches!(change, Change::Renew(_)));

@@ -12,6 +12,7 @@
 //! jumps to first and leaves to others. Docker makes the chain anew when it starts: they are watched and put back.
 
 use super::apply::Applied;
+use super::datapath::Datapath;
 use super::hairpin;
 use super::kernel::{Error, Kernel};
 use super::led::{DOCKER, FENCED, FLOATING, HERE, ITSELF, LEAVING, LINKS, Led, NUDGE, PORTS, REFUSED, RESOLVERS};
@@ -271,9 +272,9 @@ pub(super) enum Ensured {
 }
 
 /// Makes our table so.
-pub(super) async fn ensure_table(kernel: &Kernel, subnet: &SubnetSpec, led: &Led) -> Result<Ensured, Error> {
+pub(super) async fn ensure_table(datapath: &dyn Datapath, subnet: &SubnetSpec, led: &Led) -> Result<Ensured, Error> {
     let Some(managed) = subnet.as_prefix() else { return Ok(Ensured::AsItWas) };
-    let outcome = kernel.netlink.ensure_table(&table(managed, led)).await?;
+    let outcome = datapath.ensure_table(&table(managed, led)).await?;
     Ok(match outcome.replaced {
         Some(_) => Ensured::Anew,
         None if outcome.is_unchanged() => Ensured::AsItWas,

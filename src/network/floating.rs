@@ -8,18 +8,17 @@
 //! The kernel drops an address by itself when nobody renews it, and each rule asks whether the address is (still) this host's. So
 //! nothing is answered and nothing sent under an address that another host may have by then, whatever became of the agent.
 
-use super::announce::{self, Wire};
-use super::kernel::{Error, Kernel};
-use super::overlay::BRIDGE;
+use super::datapath::Datapath;
+use super::kernel::Error;
 use super::{NetworkStatus, SubnetSpec};
 use crate::environment::Environment;
 use crate::membership::fence::Fence;
-use stampede_netlink::address::{AddressSpec, Others};
+use stampede_netlink::address::AddressSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// Announced so often, and so long after each other: one may be lost.
 const ANNOUNCED: [Duration; 3] = [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(1)];
@@ -51,13 +50,19 @@ pub struct Floating(Arc<State>);
 #[derive(Debug)]
 struct State {
     held: watch::Sender<Held>,
-    /// Those that the kernel has; `None` before it was looked at.
+    /// Those that the kernel has, or may have; `None` before it was looked at. Changed by who is [`Self::writing`].
     there: watch::Sender<Option<BTreeSet<Ipv4Addr>>>,
+    /// Two make the kernel's addresses so; one at a time, or one would put back what the other took away.
+    writing: Mutex<()>,
 }
 
 impl Default for Floating {
     fn default() -> Self {
-        Self(Arc::new(State { held: watch::Sender::default(), there: watch::Sender::default() }))
+        Self(Arc::new(State {
+            held: watch::Sender::default(),
+            there: watch::Sender::default(),
+            writing: Mutex::default(),
+        }))
     }
 }
 
@@ -75,11 +80,11 @@ impl Floating {
     ///
     /// # Errors
     /// Where the kernel cannot be asked.
-    pub async fn adopt(&self, kernel: &Kernel, wanted: BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), Error> {
+    pub async fn adopt(&self, datapath: &dyn Datapath, wanted: BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), Error> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let there = kernel.netlink.addresses().await?;
+        let there = datapath.addresses().await?;
         let has = |address: &Ipv4Addr| there.iter().any(|found| found.spec.address == IpAddr::V4(*address));
         let ways = wanted.into_iter().filter(|(address, _)| has(address));
         self.0.held.send_modify(|held| held.ways.extend(ways.map(|(address, to)| (address, Way { to, life: None }))));
@@ -108,6 +113,8 @@ impl Floating {
 
     /// Waits until the kernel has not (any more) what was given up.
     pub async fn gone(&self, address: Ipv4Addr) {
+        // Who is at it may have been told before that it is held.
+        drop(self.writing().await);
         let mut there = self.0.there.subscribe();
         // Ours is the other end.
         let _ = there.wait_for(|there| there.as_ref().is_some_and(|there| !there.contains(&address))).await;
@@ -144,12 +151,28 @@ impl Floating {
         self.0.held.borrow().ways.values().any(|way| way.life.is_none())
     }
 
+    /// Those of [`Self::specs`] that the kernel was to have already: what is new is put there by one alone.
+    pub(super) fn kept(&self, now: Duration) -> Vec<AddressSpec> {
+        let (mut specs, there) = (self.specs(now), self.0.there.borrow());
+        let is_there = |spec: &AddressSpec| match (spec.address, &*there) {
+            (IpAddr::V4(address), Some(there)) => there.contains(&address),
+            _ => true,
+        };
+        specs.retain(is_there);
+        specs
+    }
+
+    /// For as long as the kernel's addresses are made so.
+    pub(super) async fn writing(&self) -> MutexGuard<'_, ()> {
+        self.0.writing.lock().await
+    }
+
     fn is_left_alone(&self, address: Ipv4Addr) -> bool {
         self.0.held.borrow().ways.get(&address).is_some_and(|way| way.life.is_none())
     }
 
     /// As addresses of the bridge: those of the present life, until its deadline.
-    pub(super) fn specs(&self, now: Duration) -> Vec<AddressSpec> {
+    fn specs(&self, now: Duration) -> Vec<AddressSpec> {
         let held = self.0.held.borrow();
         let Some(fence) = held.fence.filter(|fence| fence.holds(now)) else { return Vec::new() };
         // Rounded up: who takes over waits for longer than that (orchestration/floating/holding.rs).
@@ -190,9 +213,10 @@ impl FloatingChanges {
 }
 
 /// What the loop needs.
-pub(super) struct Keeper {
+#[derive(Debug)]
+pub struct Keeper {
     pub floating: Floating,
-    pub kernel: Kernel,
+    pub datapath: Arc<dyn Datapath>,
     pub environment: Environment,
     pub subnet: SubnetSpec,
     pub status: watch::Receiver<NetworkStatus>,
@@ -210,8 +234,7 @@ impl Keeper {
                     for address in there.difference(&announced) {
                         self.announce(*address);
                     }
-                    announced.clone_from(&there);
-                    self.floating.0.there.send_replace(Some(there));
+                    announced = there;
                     self.until_over()
                 }
                 Err(error) => {
@@ -239,94 +262,64 @@ impl Keeper {
 
     /// Those that are there then.
     async fn apply(&self) -> Result<BTreeSet<Ipv4Addr>, Error> {
-        let wanted = self.floating.specs(self.environment.clock.boottime());
-        let current = self.kernel.netlink.addresses().await?;
-        let Some(bridge) = self.kernel.netlink.links().await?.into_iter().find(|link| link.name == BRIDGE) else {
+        let _writing = self.floating.writing().await;
+        let current = self.datapath.addresses().await?;
+        let Some(bridge) = self.datapath.bridge().await? else {
+            self.floating.0.there.send_replace(Some(BTreeSet::new()));
             return Ok(BTreeSet::new());
         };
-        let is_floating = |spec: &AddressSpec| match spec.address {
+        let found = current.iter().filter(|found| found.link == bridge);
+        let found = found.filter_map(|found| Some((self.floating_of(&found.spec)?, found.spec)));
+        let is_stray =
+            |found: &(Ipv4Addr, AddressSpec)| !self.floating.is_left_alone(found.0) && !self.is_of_now(found.0);
+        let (strays, stay): (Vec<_>, Vec<_>) = found.partition(is_stray);
+        for (_, stray) in strays {
+            self.datapath.remove_address(bridge, &stray).await?;
+        }
+        // Of what is given up from here on, too: the next round takes it away.
+        let mut there: BTreeSet<Ipv4Addr> = stay.into_iter().map(|(address, _)| address).collect();
+        let asked = StdMutex::new(BTreeSet::new());
+        let wanted = || {
+            let specs = self.floating.specs(self.environment.clock.boottime());
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.extend(specs.iter().filter_map(|spec| self.floating_of(spec)));
+            specs
+        };
+        let made = self.datapath.ensure_addresses(bridge, &wanted).await;
+        // What failed may have been done all the same.
+        there.extend(asked.into_inner().unwrap_or_else(PoisonError::into_inner));
+        self.floating.0.there.send_replace(Some(there.clone()));
+        made.map(|()| there)
+    }
+
+    /// Whether it is to be there until the present deadline.
+    fn is_of_now(&self, address: Ipv4Addr) -> bool {
+        let specs = self.floating.specs(self.environment.clock.boottime());
+        specs.iter().any(|spec| spec.address == IpAddr::V4(address))
+    }
+
+    /// The floating address that a link's is; `None` where it is no such.
+    fn floating_of(&self, spec: &AddressSpec) -> Option<Ipv4Addr> {
+        match spec.address {
             IpAddr::V4(address) if spec.prefix_length == 32 && !self.subnet.contains(address) => Some(address),
             _ => None,
-        };
-        for stray in current.iter().filter(|found| found.link == bridge.index) {
-            let is_wanted = wanted.iter().any(|spec| spec.address == stray.spec.address);
-            let strays = is_floating(&stray.spec).is_some_and(|address| !self.floating.is_left_alone(address));
-            if strays && !is_wanted {
-                self.kernel.netlink.remove_address(bridge.index, &stray.spec).await?;
-            }
         }
-        self.kernel.netlink.ensure_addresses(bridge.index, &wanted, Others::Keep).await?.into_result()?;
-        let left =
-            current.iter().filter(|found| found.link == bridge.index).filter_map(|found| is_floating(&found.spec));
-        let left = left.filter(|address| self.floating.is_left_alone(*address));
-        Ok(wanted.iter().filter_map(is_floating).chain(left).collect())
     }
 
     fn announce(&self, address: Ipv4Addr) {
-        let (kernel, floating) = (self.kernel.clone(), self.floating.clone());
+        let (datapath, floating) = (self.datapath.clone(), self.floating.clone());
         let underlay = self.status.borrow().underlay;
         tokio::spawn(async move {
-            let wires: Vec<Wire> = match announce::wires(&kernel, address, underlay).await {
-                Ok(wires) => wires,
-                Err(error) => return tracing::warn!(%address, %error, "not announced"),
-            };
             for pause in ANNOUNCED {
                 tokio::time::sleep(pause).await;
                 if !floating.is_held(address) {
                     return;
                 }
-                for wire in &wires {
-                    match announce::announce(&kernel, wire, address) {
-                        Ok(Ok(())) => tracing::debug!(%address, link = wire.name, "announced"),
-                        Ok(Err(error)) => tracing::warn!(%address, link = wire.name, %error, "not announced"),
-                        Err(error) => tracing::warn!(%address, link = wire.name, %error, "not announced"),
-                    }
-                }
+                datapath.announce(address, underlay).await;
             }
         });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 168, 10, 2);
-    const TO: Ipv4Addr = Ipv4Addr::new(10, 42, 7, 9);
-
-    fn until(life: i64, millis: u64) -> Option<Fence> {
-        Some(Fence { life, deadline: Duration::from_millis(millis) })
-    }
-
-    #[test]
-    fn nothing_is_had_beyond_the_deadline_or_in_another_life() {
-        let floating = Floating::default();
-        floating.hold(ADDRESS, TO, 7);
-        assert_eq!(floating.specs(Duration::from_secs(5)), [], "no deadline is known");
-        floating.until(until(7, 8_300));
-        let seconds = |now| floating.specs(Duration::from_millis(now)).first().and_then(|spec| spec.valid_for);
-        assert_eq!((seconds(5_000), seconds(8_299), seconds(8_300)), (Some(4), Some(1), None));
-        floating.until(until(9, 20_000));
-        assert_eq!(seconds(10_000), None, "another host may have it");
-        floating.hold(ADDRESS, TO, 9);
-        assert_eq!(seconds(10_000), Some(10));
-        floating.give_up(ADDRESS);
-        assert_eq!(seconds(10_000), None);
-    }
-
-    #[tokio::test]
-    async fn a_deadline_that_moves_is_no_change_of_what_is_led() {
-        let floating = Floating::default();
-        let mut changes = floating.changes();
-        floating.hold(ADDRESS, TO, 7);
-        changes.next().await;
-        floating.until(until(7, 9_000));
-        let more = tokio::time::timeout(Duration::from_millis(20), changes.next()).await;
-        assert!(more.is_err());
-        floating.0.there.send_replace(Some(BTreeSet::new()));
-        changes.next().await;
-        assert_eq!(floating.plan().there, BTreeSet::new(), "nobody leaves under what is not there");
-        floating.hold(ADDRESS, Ipv4Addr::new(10, 42, 7, 10), 7);
-        changes.next().await;
-    }
-}
+mod tests;

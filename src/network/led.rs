@@ -9,22 +9,25 @@
 //! A connection is led where the rules led its first packet, so after a change those that lead elsewhere now are forgotten.
 //! [`super::hairpin`] has the ways that are not straight.
 
-use super::NetworkConfig;
 use super::apply::Applied;
+use super::datapath::Datapath;
 use super::dns;
 use super::firewall::{self, Ensured};
-use super::floating::Floated;
+use super::floating::{Floated, Floating, FloatingChanges};
 use super::hairpin;
-use super::kernel::{Error, Kernel};
-use super::links::{From, Linked};
+use super::kernel::Error;
+use super::links::{From, LinkChanges, Linked, Links};
 use super::metadata;
-use super::ports::{Opened, transport};
+use super::ports::{Opened, Published, Tenants, transport};
+use super::spares::ForDocker;
+use super::subnet::SubnetSpec;
 use crate::resource::port::Protocol;
 use stampede_netlink::conntrack::Flow;
 use stampede_netlink::nftables::{DataType, Element, ElementData, Protocol as Transport, Set, SetData, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::Ordering;
+use tokio::sync::watch;
 
 /// Protocol and public port → address and private port.
 pub const PORTS: &str = "ports";
@@ -185,8 +188,8 @@ impl Led {
 }
 
 /// Whom the containers that Docker starts by itself ask for names: whom the host asks.
-fn resolvers(config: &NetworkConfig) -> BTreeSet<Ipv4Addr> {
-    let servers = dns::of_host(&dns::Files::default(), &config.subnet).into_iter();
+fn resolvers(subnet: &SubnetSpec) -> BTreeSet<Ipv4Addr> {
+    let servers = dns::of_host(&dns::Files::default(), subnet).into_iter();
     servers
         .filter_map(|server| match server {
             // Asked from within the host, where no rule of ours is in the way.
@@ -196,48 +199,101 @@ fn resolvers(config: &NetworkConfig) -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// Leads what is to be led, and nothing else.
-pub(super) async fn apply(kernel: &Kernel, config: &NetworkConfig, applied: &mut Applied) {
-    let mut opened = config.published.plan();
-    applied.warnings.append(&mut opened.problems);
-    let linked = config.links.plan(&config.host);
-    let docker = config.for_docker.now();
-    let resolvers = if docker.is_empty() { BTreeSet::new() } else { resolvers(config) };
-    let floating = config.floating.plan();
-    let led = Led { opened, linked, floating, gateway: Some(config.subnet.gateway), docker, resolvers };
-    let unseen = config.published.unseen();
-    let ensured = firewall::ensure_table(kernel, &config.subnet, &led).await;
-    let anew = matches!(ensured, Ok(Ensured::Anew));
-    let changed = ensured.map(|ensured| ensured != Ensured::AsItWas);
-    unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);
-    applied.note(changed);
-    if unseen.load(Ordering::Relaxed) {
-        match forget_stale(kernel, config, &led, anew).await {
-            Ok(()) => unseen.store(false, Ordering::Relaxed),
-            Err(error) => applied.note(Err(error)),
+/// Who leads: all that this host is told to, and where. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Leader {
+    /// This host's name.
+    pub host: String,
+    pub subnet: SubnetSpec,
+    pub published: Published,
+    pub links: Links,
+    pub floating: Floating,
+    pub for_docker: ForDocker,
+}
+
+impl Leader {
+    /// Tells where something is to be led elsewhere.
+    pub fn changes(&self) -> LedChanges {
+        LedChanges {
+            published: self.published.changes(),
+            links: self.links.changes(),
+            floating: self.floating.changes(),
+            for_docker: self.for_docker.changes(),
+        }
+    }
+
+    /// Opens and closes ports and leads links at once, without a look at the rest; whether that went well.
+    pub async fn lead(&self, datapath: &dyn Datapath) -> bool {
+        let mut applied = Applied::default();
+        self.apply(datapath, &mut applied).await;
+        applied.failed.is_empty() && applied.warnings.is_empty()
+    }
+
+    /// Leads what is to be led, and nothing else.
+    pub(super) async fn apply(&self, datapath: &dyn Datapath, applied: &mut Applied) {
+        let mut opened = self.published.plan();
+        applied.warnings.append(&mut opened.problems);
+        let linked = self.links.plan(&self.host);
+        let docker = self.for_docker.now();
+        let resolvers = if docker.is_empty() { BTreeSet::new() } else { resolvers(&self.subnet) };
+        let floating = self.floating.plan();
+        let led = Led { opened, linked, floating, gateway: Some(self.subnet.gateway), docker, resolvers };
+        let unseen = self.published.unseen();
+        let ensured = firewall::ensure_table(datapath, &self.subnet, &led).await;
+        let anew = matches!(ensured, Ok(Ensured::Anew));
+        let changed = ensured.map(|ensured| ensured != Ensured::AsItWas);
+        unseen.fetch_or(matches!(changed, Ok(true)), Ordering::Relaxed);
+        applied.note(changed);
+        if unseen.load(Ordering::Relaxed) {
+            match forget_stale(datapath, &self.subnet, &led, anew).await {
+                Ok(()) => unseen.store(false, Ordering::Relaxed),
+                Err(error) => applied.note(Err(error)),
+            }
+        }
+    }
+}
+
+/// See [`Leader::changes`].
+#[derive(Debug)]
+pub struct LedChanges {
+    published: watch::Receiver<Tenants>,
+    links: LinkChanges,
+    floating: FloatingChanges,
+    for_docker: watch::Receiver<BTreeSet<Ipv4Addr>>,
+}
+
+impl LedChanges {
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            // Ours are the other ends.
+            _ = self.published.changed() => {}
+            () = self.links.next() => {}
+            () = self.floating.next() => {}
+            _ = self.for_docker.changed() => {}
         }
     }
 }
 
 /// Where the table was put `anew`, also those to metadata: an answer that was on its way without it is lost, and with it the
 /// server's end, while who asked waits.
-async fn forget_stale(kernel: &Kernel, config: &NetworkConfig, led: &Led, anew: bool) -> Result<(), Error> {
-    let Some(managed) = config.subnet.as_prefix() else { return Ok(()) };
-    let own = kernel.netlink.addresses().await?.into_iter().filter_map(|found| match found.spec.address {
+async fn forget_stale(datapath: &dyn Datapath, subnet: &SubnetSpec, led: &Led, anew: bool) -> Result<(), Error> {
+    let Some(managed) = subnet.as_prefix() else { return Ok(()) };
+    let own = datapath.addresses().await?.into_iter().filter_map(|found| match found.spec.address {
         std::net::IpAddr::V4(address) => Some(address),
         std::net::IpAddr::V6(_) => None,
     });
     let own: BTreeSet<Ipv4Addr> = own.collect();
-    let flows = kernel.netlink.flows().await?;
+    let flows = datapath.flows().await?;
     let cut: Vec<Flow> = flows.iter().filter(|flow| anew && metadata::way::leads(flow)).cloned().collect();
     let mut stale = led.stale(flows, &own, |address| managed.contains(address.into()));
     stale.extend(cut);
     if stale.is_empty() {
         return Ok(());
     }
-    let forgotten = kernel.netlink.forget_flows(&stale).await?;
+    let forgotten = datapath.forget_flows(&stale).await?;
     // Who waits for an answer would do so for ever.
-    if let Err(error) = kernel.nudge(&stale, NUDGE)? {
+    if let Err(error) = datapath.nudge(&stale, NUDGE)? {
         tracing::warn!(%error, "who waits on a connection that was forgotten is not told");
     }
     tracing::info!(connections = forgotten, "led elsewhere than published ports and links lead now: forgotten");

@@ -156,7 +156,7 @@ impl Links {
     }
 
     /// Follows those that links lead to, for ever; `memory` is where that is written down.
-    pub(super) async fn follow(self, store: Arc<dyn Store>, environment: Environment, memory: Option<PathBuf>) {
+    pub async fn follow(self, store: Arc<dyn Store>, environment: Environment, memory: Option<PathBuf>) {
         let mut changes = self.0.known.subscribe();
         let mut followed: BTreeMap<String, AbortOnDropHandle<()>> = BTreeMap::new();
         let mut written = self.0.known.borrow().reached();

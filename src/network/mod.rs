@@ -9,6 +9,7 @@
 //! | [`ports`], [`links`] | which ports this host opens, and whom its instances reach by names of their own |
 //! | [`floating`], [`announce`] | addresses of other networks that lead to instances of this host, and that others hear of it |
 //! | [`led`], [`hairpin`] | how both are led where they lead; the ways to there that are not straight |
+//! | [`datapath`] | what these ask of the kernel |
 //! | [`ipsec`] | what is sent between hosts is encrypted: keys, how they change, the loop that sees to it |
 //! | [`report`] | how the others are reached, for people |
 //! | [`reconcile`] | the loop that keeps all that as it should be |
@@ -26,15 +27,16 @@ pub mod address;
 mod announce;
 mod apply;
 pub mod block;
+pub mod datapath;
 pub mod dhcp;
 pub mod dns;
 pub mod driver;
 mod firewall;
-mod floating;
+pub mod floating;
 mod hairpin;
 pub mod ipsec;
 pub mod kernel;
-mod led;
+pub mod led;
 mod limit;
 pub mod links;
 pub mod mesh;
@@ -153,6 +155,17 @@ impl NetworkConfig {
             floating: Floating::default(),
             askers: dns::Askers::default(),
             for_docker: ForDocker::default(),
+        }
+    }
+
+    fn leader(&self) -> led::Leader {
+        led::Leader {
+            host: self.host.clone(),
+            subnet: self.subnet,
+            published: self.published.clone(),
+            links: self.links.clone(),
+            floating: self.floating.clone(),
+            for_docker: self.for_docker.clone(),
         }
     }
 
@@ -315,7 +328,7 @@ impl Network {
         let (floating, for_docker) = (config.floating.clone(), config.for_docker.clone());
         let keeper = floating::Keeper {
             floating: floating.clone(),
-            kernel: kernel.clone(),
+            datapath: Arc::new(kernel.clone()),
             environment: environment.clone(),
             subnet,
             status: receiver.clone(),

@@ -7,7 +7,7 @@
 //! What was known last lies in a file, so that a host that boots while nobody answers reaches the others as before. While
 //! nothing at all is known, nothing is taken away.
 
-use super::apply::{Applied, Extent, apply};
+use super::apply::{Extent, apply};
 use super::block::{Block, Taken, taken};
 use super::hairpin;
 use super::ipsec::{
@@ -15,7 +15,6 @@ use super::ipsec::{
     record::Sealed,
 };
 use super::kernel::Kernel;
-use super::led;
 use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
 use super::{Floating, NetworkConfig, NetworkStatus};
@@ -97,9 +96,8 @@ pub(super) struct Reconciler {
 impl Reconciler {
     pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
-        let (mut published, mut links) = (self.config.published.changes(), self.config.links.changes());
-        let mut floating = self.config.floating.changes();
-        let mut for_docker = self.config.for_docker.changes();
+        let leader = self.config.leader();
+        let mut led = leader.changes();
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
@@ -133,12 +131,7 @@ impl Reconciler {
             let until = tokio::time::Instant::now() + pause;
             let why = loop {
                 let why = tokio::select! {
-                    // Ours is one of its ends: it never fails.
-                    _ = published.changed() => LED,
-                    () = links.next() => LED,
-                    () = floating.next() => LED,
-                    // Its own end is ours too.
-                    _ = for_docker.changed() => LED,
+                    () = led.next() => LED,
                     _ = mesh.next() => "mesh",
                     _ = blocks.next() => "blocks",
                     why = ears.hear(&self.config.floating) => why,
@@ -146,7 +139,7 @@ impl Reconciler {
                     Some(_) = announcing.join_next() => "announced",
                     () = tokio::time::sleep_until(until) => "time",
                 };
-                if why != LED || !self.lead().await {
+                if why != LED || !leader.lead(&self.kernel).await {
                     break why;
                 }
             };
@@ -155,13 +148,6 @@ impl Reconciler {
             ears.forget();
             self.swallow(&mut mesh, &mut blocks).await;
         }
-    }
-
-    /// Opens and closes ports and leads links at once, without a look at the rest; whether that went well.
-    async fn lead(&self) -> bool {
-        let mut applied = Applied::default();
-        led::apply(&self.kernel, &self.config, &mut applied).await;
-        applied.failed.is_empty() && applied.warnings.is_empty()
     }
 
     /// Looks at everything and closes the difference; whether nothing failed.
@@ -187,8 +173,8 @@ impl Reconciler {
             }
         };
         self.mtu.store(mtu, Ordering::Relaxed);
-        let now = self.environment.clock.boottime();
-        let applied = apply(&self.kernel, &self.config, &plan, (extent, now)).await;
+        let clock = self.environment.clock.as_ref();
+        let applied = apply(&self.kernel, &self.config, &plan, (extent, clock)).await;
         if applied.changes > 0 || !applied.failed.is_empty() {
             tracing::info!(changes = applied.changes, failed = applied.failed.len(), "the network was changed");
         }

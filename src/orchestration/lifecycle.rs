@@ -295,10 +295,12 @@ pub fn due(instance: &Resource, now: Timestamp) -> Option<Timestamp> {
     }
 }
 
-/// No host would have it: said on the instance, and tried again; when there may be room where `full` says that there was none.
+/// No host would have it: said on the instance, and tried again; when there may be room where `full` says that there was none. Whom
+/// it is linked to was waited for by then.
 pub fn not_placed(instance: &Resource, message: &str, full: bool) -> Resource {
     let mut failed = instance.clone();
     failed.fail(instance.state, message);
+    failed.set(WAITS_FOR_TARGETS, Value::Null);
     failed.set(WAITS_FOR_ROOM, if full { Value::Bool(true) } else { Value::Null });
     failed
 }

@@ -1,9 +1,10 @@
 //! An agent put together from its rooms, as `cli::assembly` does it, without API, kernel and Docker.
 
 use crate::machine::TTL;
+use crate::network::Led;
 use stampede::compute::Driver;
 use stampede::compute::supervisor::cgroup::Killer;
-use stampede::environment::Environment;
+use stampede::environment::{Clock, Environment};
 use stampede::host::exclusive::{self, Exclusives};
 use stampede::host::first::Firsts;
 use stampede::host::instances::Instances;
@@ -17,6 +18,8 @@ use stampede::membership::{
     Cluster, ClusterSettings, Connect, History, HostDescription, Hosts, Join, JoinError, Membership, Place,
     ensure_cluster,
 };
+use stampede::network::datapath::Datapath;
+use stampede::network::dns::Names;
 use stampede::network::ipsec::encryptor::Encryptor;
 use stampede::network::ipsec::engine::{Engine, Reach, Word};
 use stampede::network::mesh::{OVERHEAD, Outside, Underlay};
@@ -65,8 +68,11 @@ pub struct Site {
     pub peers: Arc<dyn Peers>,
     pub link: Link,
     pub encryptor: Arc<dyn Encryptor>,
+    pub datapath: Arc<dyn Datapath>,
     /// Its address towards the others.
     pub address: IpAddr,
+    /// By which its keys grow old.
+    pub keys_clock: Arc<dyn Clock>,
     /// The file that holds the cluster's secret.
     pub secret: PathBuf,
     /// What it says of encryption.
@@ -78,6 +84,8 @@ pub struct Site {
 pub struct Desk {
     pub orchestrator: Orchestrator,
     pub link: Link,
+    /// What it says when it is asked for names.
+    pub names: Names,
     membership: Membership,
     site: Site,
 }
@@ -117,6 +125,7 @@ pub async fn run(site: &Site, desk: &watch::Sender<Option<Desk>>) {
 async fn work(site: &Site, desk: &watch::Sender<Option<Desk>>) {
     let hosts = Hosts::start(site.store.clone(), &site.environment);
     let _encrypting = encrypt(site, &hosts);
+    let Some(led) = Led::start(site).await else { return };
     let mut joining = std::pin::pin!(join(site));
     let joined = tokio::select! {
         biased;
@@ -127,7 +136,7 @@ async fn work(site: &Site, desk: &watch::Sender<Option<Desk>>) {
         }
     };
     match joined {
-        Ok(joined) => live(site, desk, hosts, joined).await,
+        Ok(joined) => live(site, desk, hosts, (joined, &led)).await,
         Err(error) => tracing::warn!(host = site.name, %error, "may not join"),
     }
 }
@@ -139,7 +148,7 @@ fn encrypt(site: &Site, hosts: &Hosts) -> AbortOnDropHandle<()> {
     let engine = Engine {
         encryptor: site.encryptor.clone(),
         store: store.clone(),
-        environment: environment.clone(),
+        environment: Environment { clock: site.keys_clock.clone(), ..environment.clone() },
         host: site.name.clone(),
         keys: Keyring::new(SecretPlace::new(Some(site.secret.clone()), None, &site.state_directory)),
         takes_plain: false,
@@ -204,7 +213,7 @@ struct Joined {
     kept: Kept,
 }
 
-async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joined: Joined) {
+async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, (joined, led): (Joined, &Led)) {
     let Joined { cluster, membership, kept } = joined;
     let (store, environment, host) = (&site.store, &site.environment, &site.name);
     let mtu = Arc::new(AtomicU32::new(1380));
@@ -214,6 +223,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
     desk.send_replace(Some(Desk {
         orchestrator: orchestrator.clone(),
         link: site.link.clone(),
+        names: led.names.clone(),
         membership: membership.clone(),
         site: site.clone(),
     }));
@@ -232,6 +242,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
     let _auditing = besides(Box::pin(audit::keep(store.clone(), environment.clone(), host.clone())) as Work);
     let alive = hosts.alive().clone();
     let _housekeeping = besides(Box::pin(house::keep(store.clone(), environment.clone(), host.clone(), alive)) as Work);
+    let (led, _leading) = led.live(site, &orchestrator, &membership);
     let exclusives = Exclusives::new(membership, site.killer.clone(), false);
     let instances = Arc::new(Instances {
         host: host.clone(),
@@ -242,7 +253,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, joi
         supervision: site.supervision.clone(),
         driver: site.driver.clone(),
         network: Some(Addressing::new(subnet(), mtu)),
-        led: None,
+        led: Some(led),
         askers: stampede::network::dns::Askers::default(),
         cluster_generation: cluster.generation,
         exclusives,

@@ -1,14 +1,16 @@
 //! Those who use the cluster: they ask any agent for anything, and remember what was promised to them.
 
+mod network;
+
 use crate::chronicle::Chronicle;
 use crate::dice::Dice;
 use crate::machine::Machine;
 use serde_json::{Map, Value, json};
-use stampede::orchestration::{Draft, Orchestrator, Service, ServiceError};
+use stampede::orchestration::{Draft, Orchestrator, Service, ServiceError, seed};
 use stampede::resource::identifier;
 use stampede::store::key;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// How long a client waits.
@@ -40,6 +42,7 @@ struct Known {
     chosen: BTreeMap<String, BTreeSet<u64>>,
     /// How often the store went back: what was asked before is not held against what is there after.
     past: u64,
+    wanted: network::Wanted,
 }
 
 impl Clients {
@@ -47,30 +50,38 @@ impl Clients {
         Self { dice: dice.clone(), chronicle: chronicle.clone(), machines: machines.to_vec(), known: Arc::default() }
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap()
+    }
+
     pub fn promises(&self) -> BTreeMap<u64, Promise> {
-        self.known.lock().unwrap().promises.clone()
+        self.known().promises.clone()
     }
 
     /// The store went back: what it does not have any more is not there, and what was removed since is.
     pub fn go_back(&self, contains: impl Fn(&str) -> bool) {
-        let mut known = self.known.lock().unwrap();
+        let mut known = self.known();
         known.past += 1;
         known.chosen.clear();
         known.promises.retain(|id, _| contains(&key::resource("instance", *id)));
         known.promises.values_mut().for_each(|promise| promise.removed = false);
+        known.wanted.go_back(contains);
     }
 
     fn past(&self) -> u64 {
-        self.known.lock().unwrap().past
+        self.known().past
     }
 
     /// One of them asks for something; nobody waits for the answer.
     pub fn ask(&self) {
         let Some(orchestrator) = self.agent() else { return };
         let ids: Vec<u64> = {
-            let known = self.known.lock().unwrap();
+            let known = self.known();
             known.promises.iter().filter(|(_, promise)| !promise.removed).map(|(id, _)| *id).collect()
         };
+        if !ids.is_empty() && self.dice.percent(30) {
+            return self.ask_network(orchestrator, &ids);
+        }
         let dice = self.dice.below(100);
         let action = match dice {
             _ if ids.is_empty() => "create",
@@ -86,13 +97,13 @@ impl Clients {
         match (action, self.dice.one(&ids)) {
             ("twice", _) => {
                 let uuid = format!("chosen-{:016x}", self.dice.number());
-                let draft = self.draft(Some(uuid));
+                let draft = self.draft(Some(uuid), &ids);
                 self.create(orchestrator, draft.clone());
                 if let Some(other) = self.agent() {
                     self.create(other, draft);
                 }
             }
-            ("create", _) | (_, None) => self.create(orchestrator, self.draft(None)),
+            ("create", _) | (_, None) => self.create(orchestrator, self.draft(None, &ids)),
             (action, Some(id)) => self.act(orchestrator, action, *id),
         }
     }
@@ -103,7 +114,7 @@ impl Clients {
         self.dice.one(&desks).cloned()
     }
 
-    fn draft(&self, uuid: Option<String>) -> Draft {
+    fn draft(&self, uuid: Option<String>, ids: &[u64]) -> Draft {
         let mut fields = Map::from_iter([
             ("imageUuid".to_owned(), json!("docker:busybox")),
             ("instanceTriggeredStop".to_owned(), json!("restart")),
@@ -117,7 +128,16 @@ impl Clients {
         if uuid.is_none() && self.dice.percent(10) {
             fields.insert("count".to_owned(), json!(4));
         }
-        Draft { base: "instance".into(), kind: "container".into(), uuid, data: Map::new(), fields, ..Draft::default() }
+        let mut draft = Draft {
+            base: "instance".into(),
+            kind: "container".into(),
+            account_id: Some(seed::ADMIN),
+            uuid,
+            fields,
+            ..Draft::default()
+        };
+        self.dress(&mut draft, ids);
+        draft
     }
 
     /// Something that its host has to hear of, or not.
@@ -181,7 +201,7 @@ impl Clients {
     }
 
     fn promise(&self, id: u64, change: impl FnOnce(&mut Promise)) {
-        if let Some(promise) = self.known.lock().unwrap().promises.get_mut(&id) {
+        if let Some(promise) = self.known().promises.get_mut(&id) {
             change(promise);
         }
     }

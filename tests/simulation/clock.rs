@@ -1,7 +1,8 @@
 //! Clocks over tokio's own, which is paused: each host has one that is a little wrong.
 
 use stampede::environment::{Clock, Timestamp};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -37,6 +38,34 @@ impl Clock for HostClock {
         let passed = i64::try_from(self.booted.elapsed().as_micros()).unwrap();
         // Every boot has taken a while.
         Duration::from_secs(20) + Duration::from_micros((passed + passed * self.drift / 1_000_000).unsigned_abs())
+    }
+}
+
+/// The clock of a part of a host, for which whole days pass in a moment.
+#[derive(Debug)]
+pub struct Leaping {
+    clock: Arc<HostClock>,
+    days: AtomicU64,
+}
+
+impl Leaping {
+    pub fn new(clock: &Arc<HostClock>) -> Self {
+        Self { clock: clock.clone(), days: AtomicU64::new(0) }
+    }
+
+    /// One more is over.
+    pub fn leap(&self) {
+        self.days.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Leaping {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn boottime(&self) -> Duration {
+        self.clock.boottime() + Duration::from_secs(24 * 3600 * self.days.load(Ordering::Relaxed))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The product's guards, and hosts on which one of them is taken away: each must be missed.
 //!
 //! The product knows nothing of this. What it sends to the store is changed on its way, what it hears or writes down is
-//! replaced, or its supervisors get a clock that stands still. (What it asks of its kernel is changed in [`crate::esp`].) Here too: the moment in which a lease is lost that hurts most.
+//! replaced, or its supervisors get a clock that stands still. (What it asks of its kernel is changed in [`crate::esp`] and [`crate::datapath`].) Here too: the moment in which a lease is lost that hurts most.
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -46,7 +46,7 @@ macro_rules! guards {
 guards! {
     Timer "timer" 1 "the supervisor's timer on the deadline",
     Wait "wait" 10 "waiting F before a takeover",
-    Lead "lead" 16 "killing a tenth of F early",
+    Lead "lead" 59 "killing a tenth of F early",
     Sent "sent" 1 "the deadline counted from when the keepalive was sent, not from its answer",
     Lost "lost" 493 "the takeover compares `lost/` (and `alive/`, absent, which says the same)",
     Clearance "clearance" 63 "claim and life are read from the store before exclusive work starts",
@@ -66,6 +66,13 @@ guards! {
     Once "once" 1 "an association that is gone is not put back under its key",
     Inward "inward" 2 "ways in are there before a half is published",
     Old "old" 1 "what was made of old halves is taken away",
+    Lifetime "lifetime" 3 "the kernel drops a floating address by itself when its host's deadline is over",
+    Asks "asks" 3 "rules ask whether the host (still) has a floating address",
+    Gone "gone" 1 "a floating address is given back when the kernel has it no more",
+    Takeover "takeover" 8 "a floating address is taken from a host whose life has ended F + 2 s after that",
+    Holder "holder" 1 "a floating address is taken only if nobody has it",
+    Port "port" 5 "a change of a public port compares `alloc/`",
+    Pool "pool" 2 "an address of a pool is acquired only if absent",
 }
 
 /// What an agent last heard of keys, for where it believes that instead of asking.
@@ -149,6 +156,8 @@ impl Doctored {
         let status = transaction.compares.iter().any(|compare| is_created(compare, &on()));
         let puts = |prefix: &str| transaction.success.iter().any(|it| is_put(it, prefix));
         let places = transaction.compares.iter().any(|compare| is_absent(compare, &on()));
+        let takes = puts(&key::holders());
+        let changes_claimed = !places && puts(&on());
         let (of_host, restored) = (puts(&key::hosts()), puts(&key::cluster()));
         transaction.compares.retain(|compare| !match guard {
             Guard::Lost => {
@@ -161,6 +170,9 @@ impl Doctored {
             Guard::Row => is_modified(compare, &rows()),
             Guard::Closed => places && is_modified(compare, &key::hosts()),
             Guard::Undone => !places && !of_host && is_modified(compare, &key::hosts()),
+            Guard::Port => changes_claimed && is_modified(compare, &key::allocs()),
+            Guard::Pool => is_absent(compare, &format!("{}floating/", key::ROOT)),
+            Guard::Holder | Guard::Takeover => takes && is_absent(compare, &key::holders()),
             _ => false,
         });
         if guard == Guard::Lift && restored {
@@ -202,6 +214,20 @@ impl Doctored {
         });
         tokio::time::sleep(Duration::from_secs(5)).await;
         Err(Error::OutcomeUnknown { message: "no answer to what is done late".into() })
+    }
+
+    /// Who has a floating address, where that is not overlooked: whoever has it, or who is not alive.
+    async fn without_holder(&self, held: Option<Entry>) -> Result<Option<Entry>, Error> {
+        let Some(entry) = held else { return Ok(None) };
+        let holder: Value = serde_json::from_slice(&entry.value).unwrap();
+        let host = holder["host"].as_str().unwrap();
+        let overlooked = host != self.host
+            && match self.guard {
+                Some(Guard::Holder) => true,
+                Some(Guard::Takeover) => self.inner.get(&key::alive(host)).await?.entry.is_none(),
+                _ => false,
+            };
+        Ok(Some(entry).filter(|_| !overlooked))
     }
 
     fn remember(&self, entry: &Entry) {
@@ -295,6 +321,9 @@ impl Store for Doctored {
                 lease: None,
             };
             found.entry.get_or_insert(tombstone);
+        }
+        if key.starts_with(&key::holders()) {
+            found.entry = self.without_holder(found.entry).await?;
         }
         found.entry.iter().for_each(|entry| self.remember(entry));
         if key == key::alive(&self.host) {

@@ -11,12 +11,12 @@ use stampede::placement::record::{Allocation, Promise, Share};
 use stampede::resource::assignment::Desired;
 use stampede::resource::dns_name::{self, Named};
 use stampede::resource::link::Endpoint;
-use stampede::resource::{Resource, State, Transitioning, identifier, instance};
+use stampede::resource::{Resource, State, Transitioning, floating, identifier, instance, port};
 use stampede::store::simulated::Committed;
 use stampede::store::{Change, Entry, decode, key};
 use std::collections::BTreeMap;
 
-type Entries = BTreeMap<String, Entry>;
+pub type Entries = BTreeMap<String, Entry>;
 
 /// Called with every change. `budget` says how many may be on their way off a host at once.
 pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>, budget: impl Fn(&str) -> usize) {
@@ -35,6 +35,12 @@ pub fn at_change(chronicle: &Chronicle, committed: &Committed<'_>, budget: impl 
             anew(chronicle, committed.entries, id);
             fits(chronicle, committed.entries, host);
             one_claim(chronicle, committed.entries, id);
+        }
+        if let Some((host, _)) = claimed(&entry.key) {
+            ports(chronicle, committed.entries, host);
+        }
+        if entry.key.starts_with(&key::resources(floating::BASE)) && entry.create_revision == entry.mod_revision {
+            float(chronicle, committed.entries, &decode(entry).unwrap());
         }
     }
 }
@@ -129,6 +135,31 @@ fn fits(chronicle: &Chronicle, entries: &Entries, name: &str) {
     }
 }
 
+/// Each public port of a host is one instance's.
+fn ports(chronicle: &Chronicle, entries: &Entries, name: &str) {
+    let claims = key::all_on(name);
+    let mut taken: BTreeMap<String, u64> = BTreeMap::new();
+    for row in below(entries, &claims).filter_map(|claim| row(entries, claimed(&claim.key)?.1)) {
+        for public in port::promised(&row) {
+            if let Some(other) = taken.insert(public.clone(), row.id) {
+                let (one, other) = (identifier::instance(row.id), identifier::instance(other));
+                chronicle.violation(format_args!("port {public} of {name} is {one}'s, and {other}'s"));
+            }
+        }
+    }
+}
+
+/// An address of a pool is had once.
+fn float(chronicle: &Chronicle, entries: &Entries, new: &Resource) {
+    for entry in below(entries, &key::resources(floating::BASE)) {
+        let other: Resource = decode(entry).unwrap();
+        let place = |row: &Resource| (row.get::<u64>(floating::POOL_ID), row.get::<String>(floating::ADDRESS));
+        if other.id != new.id && other.state != State::Purged && place(&other) == place(new) {
+            chronicle.violation(format_args!("{:?} is had twice, as {} and {}", place(new), other.id, new.id));
+        }
+    }
+}
+
 fn one_claim(chronicle: &Chronicle, entries: &Entries, id: u64) {
     let hosts = claims_of(entries, id);
     if hosts.len() > 1 {
@@ -158,6 +189,7 @@ pub fn at_rest(chronicle: &Chronicle, clients: &Clients, operators: &Operators, 
     }
     hosts(operators, entries, &mut wrong);
     promises(clients, entries, &mut wrong);
+    wrong.extend(clients.wrong_floats(entries));
     rows(chronicle, entries, &mut wrong);
     claims(entries, &mut wrong);
     addresses(chronicle, entries, &mut wrong);
@@ -312,6 +344,11 @@ fn names(entries: &Entries, wrong: &mut Vec<String>) {
     for (key, named) in wanted {
         wrong.push(format!("{key} is not there, and is to lead to {named:?}"));
     }
+}
+
+/// To which addresses names of `prefix` lead.
+pub fn addresses_below(entries: &Entries, prefix: &str) -> Vec<String> {
+    below(entries, prefix).map(|entry| decode::<Named>(entry).unwrap().address.to_string()).collect()
 }
 
 /// Each address has the holder that its row says, and no other.

@@ -2,7 +2,8 @@
 
 use crate::agent::{self, Desk, Site};
 use crate::chronicle::{Chronicle, Onlooker};
-use crate::clock::{HostClock, Stopped};
+use crate::clock::{HostClock, Leaping, Stopped};
+use crate::datapath::{self, Datapaths};
 use crate::dice::Dice;
 use crate::esp::{Bent, Esp};
 use crate::etcd;
@@ -47,6 +48,7 @@ pub struct Common {
     pub chronicle: Chronicle,
     pub wire: Wire,
     pub esp: Esp,
+    pub datapaths: Datapaths,
     /// The file that holds the cluster's secret.
     pub secret: PathBuf,
     /// The one guard that is taken away.
@@ -90,6 +92,7 @@ struct State {
 struct Boot {
     environment: Environment,
     clock: Arc<HostClock>,
+    keys_clock: Arc<Leaping>,
     supervision: Arc<Tasks>,
     /// Cancelled where the power goes.
     off: CancellationToken,
@@ -111,6 +114,7 @@ impl Machine {
         let name = format!("h{number}");
         let dice = &common.dice;
         common.esp.connect(&name, number);
+        common.datapaths.connect(&name);
         let clock = HostClock { origin: common.origin, booted: common.origin, drift: 0, skew: AtomicI64::new(0) };
         let environment = environment(common, number, 0, Arc::new(clock));
         let slices = dice.percent(70);
@@ -183,12 +187,14 @@ impl Machine {
             let (off, killed) = (CancellationToken::new(), Killed::default());
             let run = self.run(&environment, &off, &killed);
             let supervision = Arc::new(Tasks::new(&environment, run));
-            let boot = Boot { environment, clock, supervision, off, killed };
+            let keys_clock = Arc::new(Leaping::new(&clock));
+            let boot = Boot { environment, clock, keys_clock, supervision, off, killed };
             state.boot = Some(boot.clone());
             boot
         };
         self.containers.power_on(&boot.environment);
-        self.common.esp.power_on(&self.name, boot.clock);
+        self.common.esp.power_on(&self.name, boot.clock.clone());
+        self.common.datapaths.power_on(&self.name, boot.clock);
         self.start_agent();
     }
 
@@ -199,6 +205,7 @@ impl Machine {
         boot.off.cancel();
         self.containers.power_off();
         self.common.esp.power_off(&self.name);
+        self.common.datapaths.power_off(&self.name);
         let _ = std::fs::remove_dir_all(self.run_directory());
     }
 
@@ -274,6 +281,13 @@ impl Machine {
     pub fn step_clock(&self, millis: i64) {
         if let Some(boot) = &self.state().boot {
             boot.clock.step(millis);
+        }
+    }
+
+    /// To its keys, a day is over.
+    pub fn age_keys(&self) {
+        if let Some(boot) = &self.state().boot {
+            boot.keys_clock.leap();
         }
     }
 
@@ -379,7 +393,12 @@ impl Machine {
                 inner: Bent::new(common.esp.of(&self.name), common.without),
                 link: link.clone(),
             }),
+            datapath: Arc::new(Mortal {
+                inner: datapath::Bent::new(common.datapaths.of(&self.name), common.without),
+                link: link.clone(),
+            }),
             address: common.esp.address(self.number),
+            keys_clock: boot.keys_clock.clone(),
             secret: common.secret.clone(),
             word: self.word.clone(),
         }

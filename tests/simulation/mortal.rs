@@ -1,10 +1,12 @@
 //! What an agent reaches on its own host, as long as it lives and is not held up: a dead agent's calls never come back.
 
+use crate::datapath;
 use crate::esp::Bent;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use stampede::compute::simulated::Simulated;
 use stampede::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
+use stampede::network::datapath::{Datapath, Wanted};
 use stampede::network::ipsec::encryptor::{Encryptor, Events};
 use stampede::network::kernel;
 use stampede::resource::assignment::Assignment;
@@ -15,12 +17,15 @@ use stampede::store::{
 };
 use stampede::systemd::fallback::Tasks;
 use stampede::systemd::{self, Change, Supervision, UnitState};
+use stampede_netlink::address::{Address, AddressSpec};
+use stampede_netlink::conntrack::Flow;
+use stampede_netlink::nftables::{Table, TableOutcome};
 use stampede_netlink::xfrm::{
     AeadKey, Association, AssociationChange, AssociationTable, Policy, PolicyChange, PolicySpec,
 };
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -197,5 +202,36 @@ impl Encryptor for Mortal<Bent> {
             Way::Open | Way::Cut => self.inner.probe(own, peer),
             Way::Held | Way::Dead => Ok(()),
         }
+    }
+}
+
+#[async_trait::async_trait]
+impl Datapath for Mortal<datapath::Bent> {
+    async fn addresses(&self) -> Result<Vec<Address>, kernel::Error> {
+        self.call(self.inner.addresses()).await
+    }
+    async fn bridge(&self) -> Result<Option<u32>, kernel::Error> {
+        self.call(self.inner.bridge()).await
+    }
+    async fn ensure_addresses(&self, link: u32, wanted: Wanted<'_>) -> Result<(), kernel::Error> {
+        self.call(self.inner.ensure_addresses(link, wanted)).await
+    }
+    async fn remove_address(&self, link: u32, spec: &AddressSpec) -> Result<(), kernel::Error> {
+        self.call(self.inner.remove_address(link, spec)).await
+    }
+    async fn announce(&self, address: Ipv4Addr, underlay: Option<IpAddr>) {
+        self.call(self.inner.announce(address, underlay)).await;
+    }
+    async fn ensure_table(&self, table: &Table) -> Result<TableOutcome, kernel::Error> {
+        self.call(self.inner.ensure_table(table)).await
+    }
+    async fn flows(&self) -> Result<Vec<Flow>, kernel::Error> {
+        self.call(self.inner.flows()).await
+    }
+    async fn forget_flows(&self, flows: &[Flow]) -> Result<usize, kernel::Error> {
+        self.call(self.inner.forget_flows(flows)).await
+    }
+    fn nudge(&self, flows: &[Flow], mark: u32) -> Result<io::Result<usize>, kernel::Error> {
+        self.inner.nudge(flows, mark)
     }
 }

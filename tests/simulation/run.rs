@@ -3,6 +3,7 @@
 use crate::chronicle::Chronicle;
 use crate::clients::Clients;
 use crate::clock::HostClock;
+use crate::datapath::Datapaths;
 use crate::dice::Dice;
 use crate::esp::{Esp, Records};
 use crate::guards::Guard;
@@ -86,6 +87,7 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
     let store = Simulated::new(&keeper(&dice, origin));
     let wire = Wire::new(&dice);
     let esp = Esp::new(&dice, &chronicle, &wire);
+    let datapaths = Datapaths::new(&dice, &chronicle);
     let secret = directory.join("secret");
     write_private(&secret, "42".repeat(32).as_bytes()).unwrap();
     let writes = Arc::new(AtomicU64::new(0));
@@ -98,6 +100,7 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         chronicle: chronicle.clone(),
         wire,
         esp: esp.clone(),
+        datapaths: datapaths.clone(),
         secret,
         without,
         members: members.clone(),
@@ -147,6 +150,7 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         store: store.clone(),
         wire: common.wire.clone(),
         esp: esp.clone(),
+        datapaths,
         members,
         machines: machines.clone(),
     };
@@ -223,6 +227,7 @@ async fn trouble(dice: &Dice, clients: &Clients, operators: &Operators, troubles
         tokio::time::sleep_until(next.unwrap()).await;
         if next_client <= Instant::now() {
             clients.ask();
+            clients.look_up();
             next_client = Instant::now() + pause(pace * 2);
         }
         if next_trouble <= Instant::now() {
@@ -253,8 +258,14 @@ async fn settle(chronicle: &Chronicle, clients: &Clients, operators: &Operators,
         let wrong = operators.store.look(|entries| {
             let mut wrong = invariants::at_rest(chronicle, clients, operators, entries);
             wrong.extend(troubles.esp.at_rest(&troubles.machines, entries));
+            wrong.extend(troubles.datapaths.at_rest(&troubles.machines, entries, chronicle.restores() > 0));
             wrong
         });
+        let mut wrong = wrong;
+        if wrong.is_empty() {
+            let recorded = |prefix: &str| operators.store.look(|entries| invariants::addresses_below(entries, prefix));
+            wrong = clients.wrong_names(recorded).await;
+        }
         // What came to rest a moment ago may have made room for another.
         quietly = if wrong.is_empty() { quietly + 1 } else { 0 };
         if quietly == 3 || !chronicle.violations().is_empty() {

@@ -1,6 +1,7 @@
 //! What befalls hosts and store while clients are at work. Each trouble is over after a while by itself.
 
 use crate::chronicle::{ALL, Chronicle};
+use crate::datapath::Datapaths;
 use crate::dice::Dice;
 use crate::esp::Esp;
 use crate::machine::Machine;
@@ -41,6 +42,7 @@ pub struct Troubles {
     pub store: Simulated,
     pub wire: Wire,
     pub esp: Esp,
+    pub datapaths: Datapaths,
     pub members: Option<Members>,
     pub machines: Vec<Arc<Machine>>,
 }
@@ -50,7 +52,7 @@ impl Troubles {
     pub fn befall(&self) {
         let Some(machine) = self.dice.one(&self.machines).cloned() else { return };
         let this = self.clone();
-        match self.dice.below(110) {
+        match self.dice.below(115) {
             0..14 => this.over(machine, "agent killed", (500, 5000), |m| m.crash_agent(), |m| m.start_agent()),
             14..24 => this.over(machine, "agent held", (500, 15_000), |m| m.set_way(Way::Held), open),
             24..40 => this.over(machine, "host cut from the store", (500, 25_000), |m| m.set_way(Way::Cut), open),
@@ -69,15 +71,22 @@ impl Troubles {
             91..94 => this.compact(),
             94..97 if this.members.is_some() => this.lose_member(),
             94..100 => this.weather(),
-            100..103 => this.meddle(&machine, "associations flushed", Esp::flush),
-            103..105 => this.meddle(&machine, "association removed", Esp::remove_one),
-            105..107 => this.of_kernel(&machine, "changes refused", (500, 8000), |esp, host, on| {
-                esp.refuse(host, if on { 40 } else { 0 });
+            100 => this.meddle(&machine, "rules flushed", |this, host| this.datapaths.flush(host)),
+            101..103 => this.meddle(&machine, "associations flushed", |this, host| this.esp.flush(host)),
+            103..105 => this.meddle(&machine, "association removed", |this, host| this.esp.remove_one(host)),
+            105..107 => this.of_kernel(&machine, "changes refused", (500, 8000), |this, host, on| {
+                let percent = if on { 40 } else { 0 };
+                this.esp.refuse(host, percent);
+                this.datapaths.refuse(host, percent);
             }),
-            107..109 => this.of_kernel(&machine, "kernel slow", (1000, 20_000), |esp, host, on| {
-                esp.slow(host, if on { Duration::from_millis(600) } else { Duration::ZERO });
+            107..109 => this.of_kernel(&machine, "kernel slow", (1000, 20_000), |this, host, on| {
+                let most = if on { Duration::from_millis(600) } else { Duration::ZERO };
+                this.esp.slow(host, most);
+                this.datapaths.slow(host, most);
             }),
-            _ => this.of_kernel(&machine, "overlay cut off", (500, 100_000), Esp::cut),
+            109 => this.meddle(&machine, "keys a day older", |_, _| machine.age_keys()),
+            110..113 => this.over(machine, "agent down", (5000, 40_000), |m| m.crash_agent(), |m| m.start_agent()),
+            _ => this.of_kernel(&machine, "overlay cut off", (500, 100_000), |this, host, on| this.esp.cut(host, on)),
         }
     }
 
@@ -121,12 +130,12 @@ impl Troubles {
         );
     }
 
-    /// Somebody does something to a host's encryption. To what runs there it is none.
-    fn meddle(&self, machine: &Machine, kind: &str, what: impl FnOnce(&Esp, &str)) {
+    /// Somebody does something to a host's encryption, or to its rules. To what runs there it is none.
+    fn meddle(&self, machine: &Machine, kind: &str, what: impl FnOnce(&Self, &str)) {
         if machine.is_on() {
             self.chronicle.note(format_args!("TROUBLE {kind} at {}", machine.name));
             self.chronicle.count(kind);
-            what(&self.esp, &machine.name);
+            what(self, &machine.name);
         }
     }
 
@@ -136,14 +145,14 @@ impl Troubles {
         machine: &Machine,
         kind: &'static str,
         (least, most): (u64, u64),
-        what: impl Fn(&Esp, &str, bool) + Send + 'static,
+        what: impl Fn(&Self, &str, bool) + Send + 'static,
     ) {
-        self.meddle(machine, kind, |esp, host| what(esp, host, true));
+        self.meddle(machine, kind, |this, host| what(this, host, true));
         let (span, host) = (self.dice.millis(least, most), machine.name.clone());
         tokio::spawn(async move {
             tokio::time::sleep(span).await;
             self.chronicle.note(format_args!("over: {kind} at {host}"));
-            what(&self.esp, &host, false);
+            what(&self, &host, false);
         });
     }
 
@@ -236,6 +245,7 @@ impl Troubles {
     pub fn heal(&self) {
         self.store.set_weather(fair());
         self.esp.heal();
+        self.datapaths.heal();
         for machine in &self.machines {
             self.wire.heal(&machine.name);
             machine.set_way(Way::Open);

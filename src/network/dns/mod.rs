@@ -35,13 +35,13 @@ mod zone;
 pub(super) use askers::Asker;
 pub use askers::{Askers, OwnNames};
 pub use kept::forget;
+pub use names::{Found, Names};
 pub use resolv::{Files, of_host};
 
 use crate::environment::{Backoff, Environment};
 use crate::membership::record::Alive;
 use crate::network::subnet::SubnetSpec;
 use crate::store::{Store, mirror::Mirror};
-use names::Names;
 use resolv::NameServers;
 use respond::Responder;
 use server::Sockets;

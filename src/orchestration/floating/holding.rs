@@ -10,6 +10,7 @@ use crate::orchestration::ServiceError;
 use crate::orchestration::orchestrator::{Orchestrator, unchanged, with_todo};
 use crate::resource::{Resource, State, floating, identifier, instance};
 use crate::store::{Compare, Entry, Operation, Revision, Transaction, decode, encode, key};
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -167,6 +168,13 @@ impl Orchestrator {
             tracing::info!(address, host = holder.host, "taken back from a host whose lease has ended");
         }
         Ok(freed)
+    }
+
+    /// [`Self::take_back`] of all that `host` has; nobody would look for it under a name that is out of the cluster.
+    pub(in crate::orchestration) async fn take_all_back(&self, host: &str) -> Result<bool, ServiceError> {
+        let held = self.held_by(host).await?;
+        let taken = try_join_all(held.iter().map(|address| self.take_back(*address))).await?;
+        Ok(taken.into_iter().all(|taken| taken))
     }
 
     /// [`Self::take_back`], beside what was asked; where that fails, it is found again in `todo/`.

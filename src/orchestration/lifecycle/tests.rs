@@ -168,6 +168,8 @@ fn what_is_linked_waits_for_its_targets_no_longer_than_it_may() {
     assert!(waits_for_targets(&linked) && !waits_for_room(&linked));
     assert_eq!(drive(&linked, until), Next::Place);
     assert!(!waits_for_targets(&chosen(&linked)));
+    let failed = not_placed(&linked, "Failed to find a placement", true);
+    assert!(waits_for_room(&failed) && !waits_for_targets(&failed), "from then on it waits for room alone");
     // Stopped meanwhile, it waits for nothing; and started again not for what it waited for then.
     let stopping = asked(&linked, "stop");
     assert!(!waits_for_targets(&stopping));
