@@ -53,9 +53,9 @@ impl Leaping {
         Self { clock: clock.clone(), days: AtomicU64::new(0) }
     }
 
-    /// One more is over.
+    /// One is over; in a boot no more than that, for what a half waits for its peers would be over with the next.
     pub fn leap(&self) {
-        self.days.fetch_add(1, Ordering::Relaxed);
+        self.days.store(1, Ordering::Relaxed);
     }
 }
 

@@ -84,7 +84,10 @@ impl Troubles {
                 this.esp.slow(host, most);
                 this.datapaths.slow(host, most);
             }),
-            109 => this.meddle(&machine, "keys a day older", |_, _| machine.age_keys()),
+            109 => this.meddle(&machine, "keys a day older", |this, host| {
+                machine.age_keys();
+                this.esp.forget(host);
+            }),
             110..113 => this.over(machine, "agent down", (5000, 40_000), |m| m.crash_agent(), |m| m.start_agent()),
             _ => this.of_kernel(&machine, "overlay cut off", (500, 100_000), |this, host, on| this.esp.cut(host, on)),
         }

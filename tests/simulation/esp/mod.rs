@@ -129,6 +129,11 @@ impl Esp {
         inner.unsettle(host);
     }
 
+    /// Time that peers have to learn something of it is over in a moment: what it sends may get lost until it was understood again.
+    pub fn forget(&self, host: &str) {
+        self.inner().unsettle(host);
+    }
+
     /// Somebody takes one association away.
     pub fn remove_one(&self, host: &str) {
         let mut inner = self.inner();
