@@ -33,6 +33,8 @@ pub struct Clients {
     chronicle: Chronicle,
     machines: Vec<Arc<Machine>>,
     known: Arc<Mutex<Known>>,
+    /// They use ports, links, names and floating addresses too.
+    network: bool,
 }
 
 #[derive(Debug, Default)]
@@ -46,8 +48,9 @@ struct Known {
 }
 
 impl Clients {
-    pub fn new(dice: &Dice, chronicle: &Chronicle, machines: &[Arc<Machine>]) -> Self {
-        Self { dice: dice.clone(), chronicle: chronicle.clone(), machines: machines.to_vec(), known: Arc::default() }
+    pub fn new(dice: &Dice, chronicle: &Chronicle, machines: &[Arc<Machine>], network: bool) -> Self {
+        let (dice, chronicle, machines) = (dice.clone(), chronicle.clone(), machines.to_vec());
+        Self { dice, chronicle, machines, known: Arc::default(), network }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -79,7 +82,7 @@ impl Clients {
             let known = self.known();
             known.promises.iter().filter(|(_, promise)| !promise.removed).map(|(id, _)| *id).collect()
         };
-        if !ids.is_empty() && self.dice.percent(30) {
+        if self.network && !ids.is_empty() && self.dice.percent(30) {
             return self.ask_network(orchestrator, &ids);
         }
         let dice = self.dice.below(100);
@@ -136,7 +139,9 @@ impl Clients {
             fields,
             ..Draft::default()
         };
-        self.dress(&mut draft, ids);
+        if self.network {
+            self.dress(&mut draft, ids);
+        }
         draft
     }
 

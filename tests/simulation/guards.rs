@@ -75,6 +75,14 @@ guards! {
     Pool "pool" 2 "an address of a pool is acquired only if absent",
 }
 
+impl Guard {
+    /// It guards ports, links or floating addresses.
+    pub fn is_of_network(self) -> bool {
+        use Guard::{Asks, Gone, Holder, Lifetime, Pool, Port, Takeover};
+        matches!(self, Lifetime | Asks | Gone | Takeover | Holder | Port | Pool)
+    }
+}
+
 /// What an agent last heard of keys, for where it believes that instead of asking.
 #[derive(Debug, Default)]
 struct Memory(BTreeMap<String, Entry>);

@@ -20,6 +20,8 @@ pub struct Wanted {
     pub without: Option<Guard>,
     pub trace: bool,
     pub wire: bool,
+    /// See [`Setting::network`].
+    pub network: bool,
     /// Each guard is taken away in turn.
     pub guards: bool,
     pub threads: usize,
@@ -40,13 +42,16 @@ impl Wanted {
         };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let flag = |name: &str| text(name).is_some();
-        Self { from, seeds, without, trace: flag("TRACE"), wire: flag("WIRE"), guards: flag("GUARDS"), threads }
+        // A guard of what is led is missed only by those who use that.
+        let network = flag("NETWORK") || without.is_some_and(Guard::is_of_network);
+        let (trace, wire, guards) = (flag("TRACE"), flag("WIRE"), flag("GUARDS"));
+        Self { from, seeds, without, trace, wire, network, guards, threads }
     }
 }
 
 impl Wanted {
     fn setting(&self) -> Setting {
-        Setting { without: self.without, trace: self.trace, wire: self.wire }
+        Setting { without: self.without, trace: self.trace, wire: self.wire, network: self.network }
     }
 }
 
@@ -95,7 +100,7 @@ pub fn run_all(wanted: &Wanted) -> bool {
     sum_up(&sums, now().saturating_sub(began));
     let (mut passed, mut failed) = (sums.passed, sums.failed.len() as u64);
     if wanted.guards {
-        for guard in Guard::ALL {
+        for guard in Guard::ALL.iter().filter(|guard| guard.is_of_network() == wanted.network) {
             if is_missed(wanted, *guard) { passed += 1 } else { failed += 1 }
         }
     }

@@ -51,6 +51,8 @@ pub struct Setting {
     pub trace: bool,
     /// Agents reach the store by etcd's own client over a wire, and are fewer.
     pub wire: bool,
+    /// Clients also use ports, links, names and floating addresses, and hosts have more that goes wrong.
+    pub network: bool,
 }
 
 /// Runs `seed` on a runtime of its own.
@@ -80,7 +82,7 @@ fn runtime(seed: u64) -> tokio::runtime::Runtime {
 }
 
 async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
-    let Setting { without, trace, wire: over_wire } = setting;
+    let Setting { without, trace, wire: over_wire, network } = setting;
     let origin = Instant::now();
     let dice = Dice::new(seed);
     let chronicle = Chronicle::new(trace);
@@ -118,7 +120,7 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
             machine
         })
         .collect();
-    let clients = Clients::new(&dice, &chronicle, &machines);
+    let clients = Clients::new(&dice, &chronicle, &machines, network);
     let operators = Operators {
         dice: dice.clone(),
         chronicle: chronicle.clone(),
@@ -151,6 +153,7 @@ async fn scene(seed: u64, setting: Setting, directory: &Path) -> Outcome {
         wire: common.wire.clone(),
         esp: esp.clone(),
         datapaths,
+        network,
         members,
         machines: machines.clone(),
     };

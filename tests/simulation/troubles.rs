@@ -43,6 +43,8 @@ pub struct Troubles {
     pub wire: Wire,
     pub esp: Esp,
     pub datapaths: Datapaths,
+    /// What befalls hosts' rules and keys is among it.
+    pub network: bool,
     pub members: Option<Members>,
     pub machines: Vec<Arc<Machine>>,
 }
@@ -52,7 +54,7 @@ impl Troubles {
     pub fn befall(&self) {
         let Some(machine) = self.dice.one(&self.machines).cloned() else { return };
         let this = self.clone();
-        match self.dice.below(115) {
+        match self.dice.below(if self.network { 115 } else { 110 }) {
             0..14 => this.over(machine, "agent killed", (500, 5000), |m| m.crash_agent(), |m| m.start_agent()),
             14..24 => this.over(machine, "agent held", (500, 15_000), |m| m.set_way(Way::Held), open),
             24..40 => this.over(machine, "host cut from the store", (500, 25_000), |m| m.set_way(Way::Cut), open),
@@ -71,8 +73,8 @@ impl Troubles {
             91..94 => this.compact(),
             94..97 if this.members.is_some() => this.lose_member(),
             94..100 => this.weather(),
-            100 => this.meddle(&machine, "rules flushed", |this, host| this.datapaths.flush(host)),
-            101..103 => this.meddle(&machine, "associations flushed", |this, host| this.esp.flush(host)),
+            100 if self.network => this.meddle(&machine, "rules flushed", |this, host| this.datapaths.flush(host)),
+            100..103 => this.meddle(&machine, "associations flushed", |this, host| this.esp.flush(host)),
             103..105 => this.meddle(&machine, "association removed", |this, host| this.esp.remove_one(host)),
             105..107 => this.of_kernel(&machine, "changes refused", (500, 8000), |this, host, on| {
                 let percent = if on { 40 } else { 0 };
@@ -84,7 +86,7 @@ impl Troubles {
                 this.esp.slow(host, most);
                 this.datapaths.slow(host, most);
             }),
-            109 => this.meddle(&machine, "keys a day older", |this, host| {
+            109 if self.network => this.meddle(&machine, "keys a day older", |this, host| {
                 machine.age_keys();
                 this.esp.forget(host);
             }),

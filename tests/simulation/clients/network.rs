@@ -192,6 +192,9 @@ impl Clients {
 
     /// Asks an agent for a name, as an instance would; what it says is held against the records once all is well.
     pub fn look_up(&self) {
+        if !self.network {
+            return;
+        }
         let desks: Vec<_> = self.machines.iter().filter_map(|machine| machine.desk()).collect();
         let (Some(desk), Some(name)) = (self.dice.one(&desks).cloned(), self.dice.one(NAMES).copied()) else { return };
         tokio::spawn(async move { drop(desk.names.find(seed::ADMIN, name).await) });
