@@ -21,7 +21,7 @@ PACKAGE = "linux-image-cloud-amd64"
 # modprobe look for by name (seqiv asks for a drbg, that one for a hash) is named.
 MODULES = """
     bridge veth vxlan dummy tun
-    nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet nf_conntrack_netlink nft_numgen nft_reject_inet
+    nf_tables nft_chain_nat nft_nat nft_masq nft_ct nft_fib_inet nf_conntrack_netlink nft_numgen nft_reject_inet nft_meta_bridge
     xfrm_user xfrm_interface esp4 esp6 gcm ctr ghash-generic aesni_intel ghash_clmulni_intel seqiv echainiv
     hmac sha256_generic sha512_generic jitterentropy_rng drbg
 """.split()

@@ -115,7 +115,8 @@ pub(super) async fn apply(kernel: &Kernel, subnet: &SubnetSpec, applied: &mut Ap
         }
         match kernel.netlink.ensure_table(&table(&now)).await {
             Ok(outcome) => applied.note(Ok(!outcome.is_unchanged())),
-            Err(error) if error.is_unsupported() => {
+            // All that it is made of is made with it: what is not found is a part of the kernel (nft_meta_bridge).
+            Err(error) if error.is_unsupported() || error.is_not_found() => {
                 applied.warnings.push(UNSUPPORTED.to_owned());
                 return;
             }
@@ -138,7 +139,7 @@ pub(super) async fn admit(kernel: &Kernel, sender: Sender) -> Result<(), Error> 
     Ok(())
 }
 
-const UNSUPPORTED: &str = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE, the module nf_tables_bridge): a packet that a container \
+const UNSUPPORTED: &str = "this kernel has no nftables for bridges (CONFIG_NF_TABLES_BRIDGE, CONFIG_NFT_BRIDGE_META; the module nft_meta_bridge): a packet that a container \
     forges, with the address of another of this host for its source, is not dropped";
 
 #[cfg(test)]
