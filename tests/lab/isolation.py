@@ -65,12 +65,13 @@ class Forged(LabTest):
         host, pid = self.host_of(target), self.docker(target)["State"]["Pid"]
         path = f"/run/heard.{self.port}"
         host.path("/run/hear.py").write_text(HEAR)
-        host.run("systemd-run", "-q", "--collect", "--unit", f"hear-{self.port}", "sh", "-c",
-                 f"nsenter -t {pid} -n python3 /run/hear.py {self.port} 2 > {path}.new; mv {path}.new {path}")
-        time.sleep(0.7)
+        # Before anybody listens, for that is not for long.
         self.ping(self.forger, target)
+        host.run("systemd-run", "-q", "--collect", "--unit", f"hear-{self.port}", "sh", "-c",
+                 f"nsenter -t {pid} -n python3 /run/hear.py {self.port} 3 > {path}.new; mv {path}.new {path}")
+        time.sleep(0.7)
         self.inside(self.forger, "python3", "-c", FORGE, mac, source, target["primaryIpAddress"], str(self.port))
-        return host.shell(f"for i in $(seq 40); do [ -e {path} ] && break; sleep 0.1; done; cat {path}; rm -f {path}")
+        return host.shell(f"for i in $(seq 60); do [ -e {path} ] && break; sleep 0.1; done; cat {path}; rm -f {path}")
 
     def test_no_packet_passes_as_anothers(self):
         own, third = self.mac(self.forger), self.mac(self.third)
