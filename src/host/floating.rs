@@ -11,7 +11,7 @@
 use super::chain;
 use crate::environment::{Backoff, Environment};
 use crate::membership::{Membership, fence::Fence};
-use crate::network::Floating;
+use crate::network::{Floating, Lead};
 use crate::orchestration::{Hold, Orchestrator};
 use crate::resource::assignment::{Assignment, Desired, Token};
 use crate::resource::{identifier, instance};
@@ -87,8 +87,8 @@ impl Floats {
     }
 
     /// Whom they lead to.
-    pub fn ways(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
-        self.all().into_values().map(|want| (want.address, want.to)).collect()
+    pub fn ways(&self) -> BTreeMap<Ipv4Addr, Lead> {
+        self.all().into_iter().map(|(id, want)| (want.address, Lead { id, to: want.to })).collect()
     }
 
     /// Of two that want one address, the later claim has it: the earlier one is of a store that went back.
@@ -188,7 +188,7 @@ impl Keeper {
             match self.orchestrator.hold_address(&self.host, life, id, want.instance).await {
                 Ok(Hold::Held) => {
                     tracing::info!(address = %want.address, instance = identifier::instance(want.instance), "a floating address is here");
-                    return self.network.hold(want.address, want.to, life);
+                    return self.network.hold(want.address, Lead { id, to: want.to }, life);
                 }
                 // The instance's loop hears of it too; but of one that the store knows no more, since it went back, nobody hears anything.
                 Ok(Hold::NotOurs) => {
@@ -241,8 +241,14 @@ impl Keeper {
     }
 
     async fn drop_and_release(&self, id: u64, address: Ipv4Addr) {
-        self.network.give_up(address);
-        if tokio::time::timeout(DROPPED, self.network.gone(address)).await.is_err() {
+        self.network.give_up(address, id);
+        // Of two with the same address the other one has it.
+        let is_gone = async || {
+            if !self.network.is_held(address) {
+                self.network.gone(address).await;
+            }
+        };
+        if tokio::time::timeout(DROPPED, is_gone()).await.is_err() {
             tracing::warn!(%address, "the kernel keeps a floating address that is to go elsewhere; its time there ends by itself");
         }
         self.release(id).await;

@@ -54,7 +54,7 @@ pub mod subnet;
 mod tests;
 
 pub use address::{Allocator, hold};
-pub use floating::Floating;
+pub use floating::{Floating, Lead};
 pub use links::Links;
 pub use ports::Published;
 pub use spares::{ForDocker, Spares};
