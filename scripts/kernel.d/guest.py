@@ -72,15 +72,14 @@ def _watch(command, limit):
 def _pack(initramfs, base, program, rest, tools):
     files = {}
     with tempfile.TemporaryDirectory(prefix="stampede-strip-") as scratch:
-        # Debug information is most of a program's size, and all of it would be unpacked into memory.
-        stripped = Path(scratch) / "program"
-        machine.run("strip", "--strip-debug", "-o", stripped, program, timeout=120)
-        _add(files, stripped, "bin/program")
+        _add(files, _stripped(program, Path(scratch) / "program"), "bin/program")
         for tool in tools:
             path = shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
             if path is None:
                 raise Failure(f"{tool}: not on this machine")
-            _add(files, Path(path), f"bin/{Path(path).name}")
+            path = Path(path)
+            built = _stripped(path, Path(scratch) / path.name) if "/" in tool else path
+            _add(files, built, f"bin/{path.name}")
         extra = Path(scratch) / "extra.cpio"
         with archive.Writer(extra) as out:
             made = {"bin", "lib", "."}
@@ -95,6 +94,12 @@ def _pack(initramfs, base, program, rest, tools):
             for part in (base / "base.cpio", extra):
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, whole)
+
+
+def _stripped(program, to):
+    """Debug information is most of a program's size, and all of it would be unpacked into memory."""
+    machine.run("strip", "--strip-debug", "-o", to, program, timeout=120)
+    return to
 
 
 def _add(files, source, name):

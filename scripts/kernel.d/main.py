@@ -20,7 +20,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="scripts/kernel", description="Runs a program under a kernel of its own; its output and exit code are this one's.")
     parser.add_argument("--with", dest="tools", action="append", default=[], metavar="PROGRAM",
-                        help="a program of this machine that is to be there too (besides ip, bridge and busybox's)")
+                        help="a program of this machine, or one by its path, that is to be there too (besides ip, bridge and busybox's)")
     parser.add_argument("--limit", type=int, default=900, metavar="SECONDS", help="how long it may take (900)")
     parser.add_argument("--memory", type=int, default=1024, metavar="MiB", help="memory of the machine (1024)")
     parser.add_argument("program", help="a program, by its path")

@@ -31,14 +31,19 @@ impl fmt::Debug for SecretName {
     }
 }
 
-/// The secret. Wiped when dropped; never printed.
+/// The secret, and what is derived from it for each record. Wiped when dropped; never printed.
 #[derive(Clone)]
-pub struct ClusterSecret(Zeroizing<Vec<u8>>);
+pub struct ClusterSecret {
+    bytes: Zeroizing<Vec<u8>>,
+    name: SecretName,
+    /// What seals.
+    seal: Zeroizing<[u8; LENGTH]>,
+}
 
 impl ClusterSecret {
     /// From 256 random bits.
     pub fn new(bytes: &[u8; LENGTH]) -> Self {
-        Self(Zeroizing::new(bytes.to_vec()))
+        Self::of(Zeroizing::new(bytes.to_vec()))
     }
 
     /// As a file or a systemd credential holds it: 64 hexadecimal digits, white space around them.
@@ -56,29 +61,25 @@ impl ClusterSecret {
         for pair in digits.chunks_exact(2) {
             bytes.push(digit(pair[0])? << 4 | digit(pair[1])?);
         }
-        Ok(Self(bytes))
+        Ok(Self::of(bytes))
+    }
+
+    fn of(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self { name: SecretName(*expand(&bytes, NAME)), seal: expand(&bytes, SEAL), bytes }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn expand<const N: usize>(&self, label: &[u8]) -> Zeroizing<[u8; N]> {
-        let mut out = Zeroizing::new([0; N]);
-        // Only more than 255 hashes' length is refused.
-        let expanded = Hkdf::<Sha256>::new(None, &self.0).expand(label, out.as_mut_slice());
-        debug_assert!(expanded.is_ok());
-        out
+        &self.bytes
     }
 
     /// Which secret this is.
     pub fn name(&self) -> SecretName {
-        SecretName(*self.expand(NAME))
+        self.name
     }
 
     fn mac(&self) -> Option<Hmac<Sha256>> {
         // HMAC takes a key of any length.
-        Hmac::new_from_slice(self.expand::<LENGTH>(SEAL).as_slice()).ok()
+        Hmac::new_from_slice(self.seal.as_slice()).ok()
     }
 
     /// The seal of these bytes.
@@ -90,6 +91,14 @@ impl ClusterSecret {
     pub(super) fn is_seal(&self, bytes: &[u8], seal: &[u8; 32]) -> bool {
         self.mac().is_some_and(|mac| mac.chain_update(bytes).verify_slice(seal).is_ok())
     }
+}
+
+fn expand<const N: usize>(secret: &[u8], label: &[u8]) -> Zeroizing<[u8; N]> {
+    let mut out = Zeroizing::new([0; N]);
+    // Only more than 255 hashes' length is refused.
+    let expanded = Hkdf::<Sha256>::new(None, secret).expand(label, out.as_mut_slice());
+    debug_assert!(expanded.is_ok());
+    out
 }
 
 impl fmt::Debug for ClusterSecret {
@@ -121,7 +130,7 @@ impl Secrets {
         self.all().find(|secret| secret.name() == name)
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &ClusterSecret> {
+    pub(in crate::network::ipsec) fn all(&self) -> impl Iterator<Item = &ClusterSecret> {
         [&self.current].into_iter().chain(&self.other)
     }
 }

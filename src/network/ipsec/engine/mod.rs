@@ -231,8 +231,7 @@ impl Engine {
             session.secrets = secrets;
         }
         let own = reach.underlay.address;
-        let records = self.mesh.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
-        session.read(&records, own);
+        session.read(&self.mesh.view(), own);
         word.refused.clone_from(&session.peers.refused);
         let mut desired = policy::closed(self.encryptor.has_ipv6());
         desired.extend(session.peers.known.values().map(|peer| policy::towards(own, peer.address)));
@@ -259,7 +258,7 @@ impl Engine {
             }
             acted = true;
         }
-        self.rewrite(turning, &records, reach);
+        self.rewrite(turning, reach);
         self.listen_to_peers(turning, own, word);
         Ok(acted)
     }
@@ -373,15 +372,15 @@ impl Engine {
     }
 
     /// Has address and MTU in the record where they changed and the halves did not.
-    fn rewrite(&self, turning: &mut Turning, records: &BTreeMap<String, Mesh>, reach: Reach) {
+    fn rewrite(&self, turning: &mut Turning, reach: Reach) {
         let Some(session) = &turning.session else { return };
-        let (Some(halves), Some(record)) = (session.listed(), records.get(&self.host)) else { return };
+        let (Some(halves), Some(record)) = (session.listed(), self.mesh.get(&self.host)) else { return };
         // What was written a moment ago may not have come back yet, and these halves be the ones before.
         let now = self.environment.clock.boottime();
         if turning.written.as_ref().is_some_and(|(_, at)| now.saturating_sub(*at) < SHOWN) {
             return;
         }
-        if !record.says(&session.sealed(halves.clone(), reach.underlay, reach.mtu)) {
+        if !record.value.says(&session.sealed(halves.clone(), reach.underlay, reach.mtu)) {
             self.publish(turning, halves, reach);
         }
     }

@@ -7,11 +7,12 @@ use super::super::{
     peers::Peers,
     record::Opened,
     rotation::{Action, Reason, Rotation},
-    secret::Secrets,
+    secret::{ClusterSecret, SecretName, Secrets},
     view::{At, Places, Seen, association},
 };
 use crate::environment::Environment;
 use crate::network::mesh::{Encryption, Mesh, Outside, Underlay};
+use crate::store::{Revision, mirror::View};
 use stampede_netlink::xfrm::AssociationChange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -52,6 +53,15 @@ pub struct Session {
     record: Vec<PublicHalf>,
     /// What an agent before this one left, as its record is to say.
     lingering: BTreeSet<u32>,
+    last: Option<Last>,
+}
+
+/// From what the records were read last: while it is the same they say the same, and none is opened again.
+#[derive(Debug, PartialEq, Eq)]
+struct Last {
+    records: Vec<(String, Revision)>,
+    own: IpAddr,
+    secrets: Vec<SecretName>,
 }
 
 impl Session {
@@ -59,11 +69,26 @@ impl Session {
         let rotation = Rotation::new(number);
         let (host, halves, peers, record) = (host.to_owned(), BTreeMap::new(), Peers::default(), Vec::new());
         let lingering = BTreeSet::new();
-        Self { host, cluster, secrets, number, ways, rotation, halves, peers, record, lingering }
+        Self { host, cluster, secrets, number, ways, rotation, halves, peers, record, lingering, last: None }
     }
 
     /// Takes in all records as they are now.
-    pub fn read(&mut self, records: &BTreeMap<String, Mesh>, own: IpAddr) {
+    pub fn read(&mut self, view: &View<Mesh>, own: IpAddr) {
+        let last = Last {
+            records: view.iter().map(|(host, item)| (host.clone(), item.mod_revision)).collect(),
+            own,
+            secrets: self.secrets.all().map(ClusterSecret::name).collect(),
+        };
+        if self.last.as_ref() == Some(&last) {
+            return;
+        }
+        self.last = Some(last);
+        let records: BTreeMap<String, Mesh> =
+            view.iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
+        self.take_in(&records, own);
+    }
+
+    fn take_in(&mut self, records: &BTreeMap<String, Mesh>, own: IpAddr) {
         let peers = Peers::of(records, &self.host, own, (&self.cluster, &self.secrets), &self.ways);
         for gone in self.peers.known.keys().filter(|host| !peers.known.contains_key(*host)) {
             tracing::info!(peer = gone, "no encrypted way to this host any more");
