@@ -53,9 +53,7 @@ fn cause(code: ErrorNumber) -> Cause {
 }
 
 fn answered(request: Request, connect: &Connect, daemon: &Daemon) -> Result<Answer, Trouble> {
-    let shown = |domain: Option<Domain>| {
-        Ok(Answer::Domain { domain: domain.map(|domain| show(&domain)).transpose()? })
-    };
+    let shown = |domain: Option<Domain>| Ok(Answer::Domain { domain: domain.map(|domain| show(&domain)).transpose()? });
     let look = |uuid: &str| present(Domain::lookup_by_uuid_string(connect, uuid));
     match request {
         // Who follows has a thread of its own, and whoever probes an answer.
@@ -74,8 +72,8 @@ fn answered(request: Request, connect: &Connect, daemon: &Daemon) -> Result<Answ
         }
         Request::Define { xml } => return shown(Some(Domain::define_xml(connect, &xml)?)),
         Request::Start { uuid, metadata } => start(&Domain::lookup_by_uuid_string(connect, &uuid)?, &metadata)?,
-        Request::Resume { uuid } => {
-            Domain::lookup_by_uuid_string(connect, &uuid)?.resume()?;
+        Request::Resume { uuid, metadata } => {
+            resume(&Domain::lookup_by_uuid_string(connect, &uuid)?, metadata.as_deref())?;
         }
         Request::Shutdown { uuid } => {
             let domain = Domain::lookup_by_uuid_string(connect, &uuid)?;
@@ -121,13 +119,28 @@ fn start(domain: &Domain, metadata: &str) -> Result<(), Error> {
     if domain.is_active()? {
         return Ok(());
     }
-    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or_default();
-    domain.set_metadata(kind, Some(metadata), Some(PREFIX), Some(NAMESPACE), sys::VIR_DOMAIN_AFFECT_CONFIG)?;
+    write(domain, metadata, sys::VIR_DOMAIN_AFFECT_CONFIG)?;
     match domain.create_with_flags(sys::VIR_DOMAIN_START_PAUSED) {
         // Somebody else was faster.
         Err(error) if error.code() == ErrorNumber::OperationInvalid && domain.is_active()? => Ok(()),
         result => result.map(drop),
     }
+}
+
+fn resume(domain: &Domain, metadata: Option<&str>) -> Result<(), Error> {
+    if domain.get_state()?.0 == sys::VIR_DOMAIN_PAUSED {
+        domain.resume()?;
+    }
+    match metadata {
+        Some(metadata) => write(domain, metadata, sys::VIR_DOMAIN_AFFECT_LIVE | sys::VIR_DOMAIN_AFFECT_CONFIG),
+        None => Ok(()),
+    }
+}
+
+/// Writes our element.
+fn write(domain: &Domain, metadata: &str, where_to: sys::virDomainModificationImpact) -> Result<(), Error> {
+    let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or_default();
+    domain.set_metadata(kind, Some(metadata), Some(PREFIX), Some(NAMESPACE), where_to).map(drop)
 }
 
 fn show(domain: &Domain) -> Result<Shown, Error> {

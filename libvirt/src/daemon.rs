@@ -168,7 +168,9 @@ fn until_lost(connect: &Connect, lost: &Receiver<()>) {
         match lost.recv_timeout(LOOK) {
             Err(RecvTimeoutError::Timeout) if connect.is_alive().unwrap_or(false) => {}
             // Where nobody tells, only the looks do.
-            Err(RecvTimeoutError::Disconnected) if connect.is_alive().unwrap_or(false) => std::thread::park_timeout(LOOK),
+            Err(RecvTimeoutError::Disconnected) if connect.is_alive().unwrap_or(false) => {
+                std::thread::park_timeout(LOOK)
+            }
             _ => return,
         }
     }

@@ -38,7 +38,12 @@ pub fn probe(connect: &Connect, before: Option<Probed>) -> Probed {
         Some(before) => (before.accelerator, before.warning),
         None => accelerator(connect),
     };
-    Probed { libvirt: version(connect.get_lib_version()), qemu: version(connect.get_hyp_version()), accelerator, warning }
+    Probed {
+        libvirt: version(connect.get_lib_version()),
+        qemu: version(connect.get_hyp_version()),
+        accelerator,
+        warning,
+    }
 }
 
 /// 11003000 is 11.3.0.

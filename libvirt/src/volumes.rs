@@ -2,7 +2,7 @@
 
 use crate::answer::Trouble;
 use crate::daemon::{Daemon, locked};
-use stampede_libvirt_protocol::{POOL, POOL_PATH, Volume};
+use stampede_libvirt_protocol::{CONSOLES, POOL, POOL_PATH, Volume};
 use virt::connect::Connect;
 use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
@@ -88,7 +88,18 @@ pub fn delete(connect: &Connect, daemon: &Daemon, prefix: &str) -> Result<(), Tr
             volume.delete(0)?;
         }
     }
+    consoles(prefix);
     Ok(())
+}
+
+/// What was kept of their consoles goes with them. One that cannot be taken away is told of, and no reason to keep the rest.
+fn consoles(prefix: &str) {
+    let Ok(files) = std::fs::read_dir(CONSOLES) else { return };
+    for file in files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with(prefix)) {
+        if let Err(error) = std::fs::remove_file(file.path()) {
+            tracing::warn!(path = %file.path().display(), %error, "the log of a console is left there");
+        }
+    }
 }
 
 /// No name leads elsewhere, and none needs to be escaped.

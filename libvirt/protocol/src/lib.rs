@@ -20,6 +20,8 @@ pub const PREFIX: &str = "stampede";
 pub const POOL: &str = "stampede";
 /// Where that pool is: below libvirt's own folder for images, which has the labels and profiles that let a guest's qemu open it.
 pub const POOL_PATH: &str = "/var/lib/libvirt/images/stampede";
+/// Where libvirt's log daemon keeps what guests write to their consoles.
+pub const CONSOLES: &str = "/var/log/libvirt/qemu";
 /// No line is longer, in bytes.
 pub const LONGEST_LINE: usize = 4 << 20;
 
@@ -43,8 +45,12 @@ pub enum Request {
     Define { xml: String },
     /// Writes `metadata` into it and starts it, held at its first instruction: [`Answer::Done`]. Fine where it runs.
     Start { uuid: String, metadata: String },
-    /// Lets it go on: [`Answer::Done`].
-    Resume { uuid: String },
+    /// Lets it go on, and then writes `metadata` into it: [`Answer::Done`]. Fine where it is not held.
+    Resume {
+        uuid: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        metadata: Option<String>,
+    },
     /// Asks the guest to power off, by ACPI: [`Answer::Done`].
     Shutdown { uuid: String },
     /// Ends it at once: [`Answer::Done`]. Fine where it does not run or is not there.
@@ -53,7 +59,7 @@ pub enum Request {
     Undefine { uuid: String },
     /// Makes a volume in our pool, unless one of that name is there: [`Answer::Done`].
     CreateVolume(Volume),
-    /// Takes the volumes away whose names begin so: [`Answer::Done`].
+    /// Takes the volumes away whose names begin so, and the logs of consoles: [`Answer::Done`].
     DeleteVolumes { prefix: String },
     /// What happens to domains from now on; no other answer.
     Follow,
@@ -281,14 +287,8 @@ mod tests {
             assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "a line each, whatever is in it");
             assert_eq!(parse::<Request>(&line).unwrap(), request);
         }
-        let domain = Domain {
-            uuid: "u".into(),
-            name: "n".into(),
-            active: true,
-            paused: false,
-            off: None,
-            metadata: None,
-        };
+        let domain =
+            Domain { uuid: "u".into(), name: "n".into(), active: true, paused: false, off: None, metadata: None };
         let answer = Answer::Domain { domain: Some(domain) };
         assert_eq!(parse::<Answer>(&line(&answer).unwrap()).unwrap(), answer);
         assert!(parse::<Request>(b"{\"call\":\"reboot\"}\n").is_err());

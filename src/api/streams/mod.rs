@@ -29,7 +29,7 @@ use super::{agents, body, router};
 use crate::compute::streams::Streams;
 use crate::membership::record::Capability;
 use crate::resource::declaration::Type;
-use crate::resource::{Resource, date, identifier, types};
+use crate::resource::{Resource, date, identifier, instance, types};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
@@ -69,7 +69,9 @@ pub struct Local {
 
 /// The streams that a row has addresses for.
 pub fn links(declared: &Type, row: &Resource, principal: &Principal) -> impl Iterator<Item = &'static str> {
-    let there = declared.base == INSTANCE && row.removed.is_none() && row.fields.contains_key("hostId");
+    // A virtual machine's console is in its unit's journal.
+    let container = declared.base == INSTANCE && !instance::is_machine(row);
+    let there = container && row.removed.is_none() && row.fields.contains_key("hostId");
     let may: [bool; 3] = Kind::ALL.map(|kind| there && may(kind, declared, row, principal));
     Kind::ALL.into_iter().zip(may).filter(|(_, may)| *may).map(|(kind, _)| kind.name())
 }
