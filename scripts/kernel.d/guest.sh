@@ -40,7 +40,7 @@ if [ -n "$drive" ] && mount -t iso9660 -o ro "$drive" /config 2>/dev/null; then
     say "config hostname $(sed -n 's/.*"hostname":"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json)"
     say "config address $(sed -n 's/.*"ip_address":"\([^"]*\)".*/\1/p' /config/openstack/latest/network_data.json)"
     say "config ec2 $(sed -n 's/.*"instance-id":"\([^"]*\)".*/\1/p' /config/ec2/latest/meta-data.json)"
-    sed -n 's/.*"public_keys":{\([^}]*\)}.*/@@ config keys \1/p' /config/openstack/latest/meta_data.json
+    say "config keys $(sed -n 's/.*"public_keys":{\([^}]*\)}.*/\1/p' /config/openstack/latest/meta_data.json)"
     [ ! -f /config/openstack/latest/user_data ] || cp /config/openstack/latest/user_data /tmp/userdata
 fi
 
@@ -65,8 +65,9 @@ ip link set lo up
 ip link set eth0 up
 udhcpc -i eth0 -s /tmp/lease -t 20 -T 1 -n -q >/dev/null 2>&1 || say "no lease"
 
+# Debian's static busybox has a wget that does not work by itself.
 ask() {
-    wget -q -T 5 -O - "http://169.254.169.254/$1" 2>/dev/null
+    printf 'GET /%s HTTP/1.0\r\nHost: 169.254.169.254\r\n\r\n' "$1" | nc -w 5 169.254.169.254 80 2>/dev/null | tr -d '\r' | sed '1,/^$/d'
 }
 say "metadata $(ask latest/meta-data/instance-id) $(ask latest/meta-data/local-ipv4) $(ask latest/meta-data/instance-type)"
 

@@ -27,10 +27,13 @@ impl Orchestrator {
     /// The image's uuid and number; its address and checksum, which never change, go into the draft.
     pub(super) async fn machine_image(&self, draft: &mut Draft) -> Result<(String, u64), ServiceError> {
         let uuid = draft.fields.get(instance::IMAGE_UUID).and_then(Value::as_str).map(str::to_owned);
-        if let Some(uuid) = &uuid
-            && matches!(workload::image(uuid), Some((Capability::Simulated, _)))
-        {
-            return Ok((uuid.clone(), self.images().ensure(uuid).await?));
+        match uuid.as_deref().map(workload::image) {
+            Some(Some((Capability::Simulated, uuid))) => return Ok((uuid.to_owned(), self.images().ensure(uuid).await?)),
+            Some(Some(_)) => {
+                let message = "a virtual machine is made from the image of a disk: one with a url";
+                return Err(invalid("InvalidImageInstanceKind", instance::IMAGE_UUID, message));
+            }
+            _ => {}
         }
         let (field, id) = match (uuid, draft.fields.get(instance::IMAGE_ID).and_then(Value::as_u64)) {
             (Some(uuid), _) => (instance::IMAGE_UUID, self.images().find(&uuid).await?),

@@ -14,7 +14,7 @@ use sha2::Digest;
 use stampede_libvirt_protocol::Format;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +78,21 @@ impl Images {
         Ok(None)
     }
 
+    /// Its folder, through which every guest's qemu goes to its own, whatever this process hides from others by itself.
+    fn prepare(&self) -> Result<(), Error> {
+        let pool = self.directory.parent().unwrap_or(&self.directory);
+        for directory in [pool, &self.directory] {
+            match std::fs::create_dir(directory) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(source) => return Err(Error::File { path: directory.to_owned(), source }),
+            }
+            let passable = std::fs::Permissions::from_mode(0o711);
+            std::fs::set_permissions(directory, passable).map_err(Self::failed(directory))?;
+        }
+        Ok(())
+    }
+
     /// The image, fetched where it is not there.
     ///
     /// # Errors
@@ -88,8 +103,7 @@ impl Images {
         environment: &Environment,
         progress: Progress<'_>,
     ) -> Result<Stored, Error> {
-        let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o711).create(&self.directory).map_err(Self::failed(&self.directory))?;
+        self.prepare()?;
         let part = self.directory.join(format!("{}.part", key(image)));
         loop {
             if let Some(found) = self.find(image)? {

@@ -6,10 +6,13 @@ from case import HOSTS
 from guests import BOOT, POOL, GuestTest
 from hosts import wait_for
 
+# As in an id_ed25519.pub.
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f mine"
+
 
 class Life(GuestTest):
     def test_from_an_image_to_nothing(self):
-        key = self.api.post("/v1/sshkeys", {"name": "mine", "publicValue": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILab mine"})
+        key = self.api.post("/v1/sshkeys", {"name": "mine", "publicValue": KEY})
         userdata = "#!/bin/sh\necho hello from user data\n"
         row = self.machine(userdata=userdata, credentialIds=[key["id"]], vcpu=2, requestedHostId=self.host_id(HOSTS[0]))
         self.assertEqual(self.host_of(row).name, "h1")
@@ -23,7 +26,7 @@ class Life(GuestTest):
         self.assertIn(f"config hostname {hostname}", said)
         self.assertIn(f"config address {address}", said)
         self.assertIn(f"config ec2 {row['id']}", said)
-        self.assertIn('config keys "mine":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILab mine"', said)
+        self.assertIn(f'config keys "mine":"{KEY}"', said)
         self.assertIn(f"metadata {row['id']} {address} virtualMachine", said)
         self.assertIn("userdata: hello from user data", said)
         leased = next(line for line in said if line.startswith("dhcp "))
@@ -168,7 +171,8 @@ class Placing(GuestTest):
         image = self.image()
         for fields, status, code in (
                 ({"imageId": None}, 422, "MissingRequired"),
-                ({"imageUuid": "docker:busybox", "imageId": None}, 422, "InvalidReference"),
+                ({"imageUuid": "docker:busybox", "imageId": None}, 422, "InvalidImageInstanceKind"),
+                ({"imageUuid": "nothing", "imageId": None}, 422, "InvalidReference"),
                 ({"onHostLoss": "move"}, 422, "InvalidOption"),
                 ({"memoryMb": 1}, 422, "MinLimitExceeded"),
                 ({"vcpu": 0}, 422, "MinLimitExceeded")):

@@ -5,7 +5,7 @@ use futures::stream::{self, BoxStream};
 use stampede::compute::streams::{
     Channel, Command, Execution, Figures, OutputWish, Piece, Pieces, Running, Size, Streams,
 };
-use stampede::compute::{Error, Observed};
+use stampede::compute::{Daemon, Error, Observed};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

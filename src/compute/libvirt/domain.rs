@@ -192,12 +192,13 @@ fn disks(id: &str, parts: &Parts<'_>) -> String {
     )
 }
 
-/// Its port of the managed network; the network's own rules are laid on it before it runs ([`super::port`]).
+/// Its port of the managed network. That it is isolated and all else that a port is here is laid on it before the guest runs
+/// ([`super::port`]): libvirt would write that to sysfs, which a host in a container cannot.
 fn interface(assignment: &Assignment) -> String {
     let Some(network) = &assignment.network else { return String::new() };
     format!(
         "<interface type='bridge'><mac address='{mac}'/><source bridge='{bridge}'/><target dev='{port}'/>\
-         <model type='virtio'/><mtu size='{mtu}'/><port isolated='yes'/></interface>",
+         <model type='virtio'/><mtu size='{mtu}'/></interface>",
         mac = escaped(&network.mac),
         bridge = crate::network::BRIDGE,
         port = crate::network::port_name(&assignment.id),
