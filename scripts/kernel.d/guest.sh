@@ -26,9 +26,9 @@ printf '%-8s' "$boots" | dd of=/dev/vda bs=1M seek=$at conv=notrunc,fsync 2>/dev
 say "boot $boots of a disk of $((size / 1048576)) MB, $(nproc) processors, $(awk '/MemTotal/ {print int($2 / 1024)}' /proc/meminfo) MB"
 
 # The power button.
-printf '#!/bin/sh\necho "@@ power button"\nsync\npoweroff -f\n' >/etc/acpi/PWRF/00000080
+printf '#!/bin/sh\necho "@@ power button" >/dev/console\nsync\npoweroff -f\n' >/etc/acpi/PWRF/00000080
 chmod 755 /etc/acpi/PWRF/00000080
-acpid -c /etc/acpi 2>/dev/null
+acpid -d -c /etc/acpi >/dev/null 2>&1 &
 
 # A disc has its label at this place (ECMA-119, 8.4.7).
 drive=
@@ -65,9 +65,10 @@ ip link set lo up
 ip link set eth0 up
 udhcpc -i eth0 -s /tmp/lease -t 20 -T 1 -n -q >/dev/null 2>&1 || say "no lease"
 
-# Debian's static busybox has a wget that does not work by itself.
+# Debian's static busybox has a wget that does not work by itself. Who has said all is not to hang up before the answer.
 ask() {
-    printf 'GET /%s HTTP/1.0\r\nHost: 169.254.169.254\r\n\r\n' "$1" | nc -w 5 169.254.169.254 80 2>/dev/null | tr -d '\r' | sed '1,/^$/d'
+    { printf 'GET /%s HTTP/1.0\r\nHost: 169.254.169.254\r\n\r\n' "$1"; sleep 1; } | nc -w 5 169.254.169.254 80 2>/dev/null |
+        tr -d '\r' | sed '1,/^$/d'
 }
 say "metadata $(ask latest/meta-data/instance-id) $(ask latest/meta-data/local-ipv4) $(ask latest/meta-data/instance-type)"
 

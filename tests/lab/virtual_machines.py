@@ -14,7 +14,7 @@ class Life(GuestTest):
     def test_from_an_image_to_nothing(self):
         key = self.api.post("/v1/sshkeys", {"name": "mine", "publicValue": KEY})
         userdata = "#!/bin/sh\necho hello from user data\n"
-        row = self.machine(userdata=userdata, credentialIds=[key["id"]], vcpu=2, requestedHostId=self.host_id(HOSTS[0]))
+        row = self.machine(name="web", userdata=userdata, credentialIds=[key["id"]], vcpu=2, requestedHostId=self.host_id(HOSTS[0]))
         self.assertEqual(self.host_of(row).name, "h1")
         address, hostname = row["primaryIpAddress"], f"ip-{row['primaryIpAddress'].replace('.', '-')}"
         self.assertRegex(address, r"^10\.42\.")
@@ -43,7 +43,7 @@ class Life(GuestTest):
         other = self.make(requestedHostId=self.host_id(HOSTS[2]))
         self.ping(other, row)
         page = wait_for("its page", 30, lambda: HOSTS[2].out(
-            "docker", "exec", f"{other['name']}-{other['id']}", "wget", "-q", "-T", "3", "-O", "-", "http://guest/"))
+            "docker", "exec", f"{other['name']}-{other['id']}", "wget", "-q", "-T", "3", "-O", "-", "http://web/"))
         self.assertEqual(page, hostname)
         port = HOSTS[0].shell(f"bridge -d link show dev st-{row['id']}; bridge fdb show dev st-{row['id']}")
         self.assertIn("isolated on", port)
