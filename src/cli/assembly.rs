@@ -74,6 +74,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let history = if opened.single_host() { None } else { Some(History::open(&config.state_directory)?) };
     let store = history.as_ref().map_or_else(|| opened.clone(), |history| history.guard(opened.clone()));
     let docker = Docker::new(&environment, &config.docker.socket, &config.run_directory);
+    let libvirt = Libvirt::new(&environment);
     let supervision = supervision(&config, &environment, &docker, units).await?;
     let hosts = Hosts::start(store.clone(), &environment);
     let service = Arc::new(LateService::default());
@@ -91,14 +92,18 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         mesh: Arc::clone(&mesh_view),
         simulated: simulated.clone(),
         invitation: trust::invitation(&config)?,
-        local: api::Local { host: config.host_name(), streams: Arc::new(docker.clone()) },
+        local: api::Local {
+            host: config.host_name(),
+            streams: Arc::new(docker.clone()),
+            consoles: Arc::new(libvirt.clone()),
+        },
     };
     let context = api::Context::with_trust(&environment, store.clone(), service.clone(), settings, Some(trusted));
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
     let agent = Agent {
         askers: names::askers(&ledger).context("who is on this host cannot be read")?,
-        libvirt: Libvirt::new(&environment),
+        libvirt,
         config,
         environment,
         units,

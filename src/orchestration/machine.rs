@@ -28,7 +28,9 @@ impl Orchestrator {
     pub(super) async fn machine_image(&self, draft: &mut Draft) -> Result<(String, u64), ServiceError> {
         let uuid = draft.fields.get(instance::IMAGE_UUID).and_then(Value::as_str).map(str::to_owned);
         match uuid.as_deref().map(workload::image) {
-            Some(Some((Capability::Simulated, uuid))) => return Ok((uuid.to_owned(), self.images().ensure(uuid).await?)),
+            Some(Some((Capability::Simulated, uuid))) => {
+                return Ok((uuid.to_owned(), self.images().ensure(uuid).await?));
+            }
             Some(Some(_)) => {
                 let message = "a virtual machine is made from the image of a disk: one with a url";
                 return Err(invalid("InvalidImageInstanceKind", instance::IMAGE_UUID, message));

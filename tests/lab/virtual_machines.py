@@ -1,10 +1,13 @@
 """Virtual machines on the lab: libvirt, qemu and a guest that boots, translated where the processor runs none."""
 
+import struct
 import unittest
 
+from api import Api
 from case import HOSTS
 from guests import BOOT, POOL, GuestTest
 from hosts import wait_for
+from websocket import Stream
 
 # As in an id_ed25519.pub.
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f mine"
@@ -42,9 +45,10 @@ class Life(GuestTest):
         # On the network: a container of another host reaches it by name, and it is held to its own address.
         other = self.make(requestedHostId=self.host_id(HOSTS[2]))
         self.ping(other, row)
-        page = wait_for("its page", 30, lambda: HOSTS[2].out(
-            "docker", "exec", f"{other['name']}-{other['id']}", "wget", "-q", "-T", "3", "-O", "-", "http://web/"))
-        self.assertEqual(page, hostname)
+        inside = ["docker", "exec", f"{other['name']}-{other['id']}"]
+        self.assertIn(address, HOSTS[2].out(*inside, "nslookup", "web"))
+        page = f"{{ printf 'GET / HTTP/1.0\r\n\r\n'; sleep 1; }} | nc -w 5 {address} 80"
+        self.assertIn(hostname, HOSTS[2].out(*inside, "sh", "-c", page))
         port = HOSTS[0].shell(f"bridge -d link show dev st-{row['id']}; bridge fdb show dev st-{row['id']}")
         self.assertIn("isolated on", port)
         self.assertIn("learning off", port)
@@ -152,6 +156,61 @@ class Faults(GuestTest):
         row = wait_for("it to run", BOOT, lambda: (
             (now := HOSTS[1].api().container(row))["state"] == "running" and now))
         self.says(row, "up")
+
+
+class Consoles(GuestTest):
+    def test_a_screen_and_a_serial_line_from_another_host(self):
+        row = self.machine(requestedHostId=self.host_id(HOSTS[0]))
+        self.assertIn("console", row["actions"])
+        self.says(row, "up")
+        api = HOSTS[1].api()
+        access = api.act(row, "console")
+        self.assertEqual((access["type"], access["kind"]), ("instanceConsole", "websocket-vnc"))
+        self.assertTrue(access["url"].startswith(f"ws://{HOSTS[1].address}:"), access["url"])
+        # By the address alone, without a key.
+        width, height, name, picture = screen(Api(HOSTS[1].api_address), "/" + access["url"].split("/", 3)[3])
+        self.assertGreater(width * height, 100_000)
+        self.assertIn(self.domain(row), name)
+        self.assertGreater(len(set(picture)), 1, "the picture is of one colour")
+        wrong = "/" + access["url"].split("/", 3)[3][:-4] + "0000"
+        self.refused(401, "Unauthorized", Stream, Api(HOSTS[1].api_address), wrong)
+
+        with Stream(api, f"/v1/virtualmachines/{row['id']}/serial", raw="true") as stream:
+            stream.say(b"\necho it is $((6 * 7))\n")
+            stream.until(b"it is 42")
+        row = self.api.wait(self.api.act(row, "stop"), "stopped", BOOT)
+        self.assertNotIn("console", row["actions"])
+        self.refused(422, "ActionNotAvailable", self.api.act, row, "console")
+
+
+def screen(api, path):
+    """What a VNC client (RFC 6143) sees: width, height, the desktop's name, the pixels' bytes."""
+    with Stream(api, path) as stream:
+        version = stream.take(12)
+        if not version.startswith(b"RFB 003.00"):
+            raise AssertionError(f"this is no VNC: {version!r}")
+        stream.say(version)
+        kinds = stream.take(stream.take(1)[0])
+        if 1 not in kinds:
+            raise AssertionError(f"it wants a password: {kinds!r}")
+        stream.say(b"\x01")
+        if stream.take(4) != b"\0\0\0\0":
+            raise AssertionError("it lets nobody in")
+        stream.say(b"\x01")
+        width, height, bits, length = struct.unpack("!HHB15xI", stream.take(24))
+        name = stream.take(length).decode()
+        stream.say(struct.pack("!BxHi", 2, 1, 0) + struct.pack("!BBHHHH", 3, 0, 0, 0, width, height))
+        picture = b""
+        while len(picture) < width * height * bits // 8:
+            kind, rectangles = struct.unpack("!BxH", stream.take(4))
+            if kind != 0:
+                raise AssertionError(f"a message of kind {kind} instead of a picture")
+            for _ in range(rectangles):
+                _, _, wide, high, encoding = struct.unpack("!HHHHi", stream.take(12))
+                if encoding != 0:
+                    raise AssertionError(f"encoding {encoding} was not asked for")
+                picture += stream.take(wide * high * bits // 8)
+        return width, height, name, picture
 
 
 class Placing(GuestTest):

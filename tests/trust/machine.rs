@@ -52,7 +52,11 @@ impl Running for Ran {
 impl Streams for Machine {
     async fn find(&self, id: &str) -> Result<Option<Observed>, Error> {
         if self.away.load(Ordering::Relaxed) {
-            return Err(Error::Late { daemon: Daemon::Docker, action: "list containers", limit: Duration::from_secs(30) });
+            return Err(Error::Late {
+                daemon: Daemon::Docker,
+                action: "list containers",
+                limit: Duration::from_secs(30),
+            });
         }
         let running = !self.stopped.load(Ordering::Relaxed);
         Ok((id == "1i5").then(|| Observed {

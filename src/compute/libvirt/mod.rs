@@ -7,6 +7,7 @@
 //! A start is three steps, of which each finds out whether it was done: the domain is started and held at its first instruction,
 //! marked as such; its port is pinned; it goes on, and the mark goes. Whoever waits for one that is held does the rest.
 
+mod attach;
 mod client;
 mod console;
 mod domain;

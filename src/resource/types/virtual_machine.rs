@@ -1,8 +1,8 @@
 //! A virtual machine.
 
-use super::columns::{COMMON, OWNER};
+use super::columns::{COMMON, OWNER, action};
 use super::instance::{self, ADDED, SHARED, STATE};
-use crate::resource::declaration::{Field, Form, Literal, Type};
+use crate::resource::declaration::{Action, Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
 use crate::resource::{constraint, instance as names, port};
 use serde_json::{Map, Value};
@@ -29,12 +29,29 @@ const OWN: &[Field] = &[
     Field::int(names::VCPU).create().range(1, MOST_PROCESSORS),
 ];
 
+/// The way to its screen, while it runs.
+pub const CONSOLE: &str = "console";
+
+const ACTIONS: &[Action] = &[
+    Action { name: CONSOLE, input: Some("instanceConsoleInput"), output: "instanceConsole" },
+    action("create", "instance"),
+    action("migrate", "instance"),
+    action("purge", "instance"),
+    action("remove", "instance"),
+    action("restart", "instance"),
+    action("restore", "instance"),
+    action("start", "instance"),
+    Action { name: "stop", input: Some("instanceStop"), output: "instance" },
+    action("update", "instance"),
+];
+
 pub const TYPE: Type = Type {
     name: "virtualMachine",
     plural: "virtualMachines",
     fields: &[COMMON, OWNER, IDENTITY, STATE, SHARED, ADDED, OWN],
     collection_methods: &["GET", "POST"],
     resource_methods: &["GET", "PUT", "DELETE"],
+    actions: ACTIONS,
     check: Some(check),
     ..instance::TYPE
 };
