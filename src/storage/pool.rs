@@ -134,9 +134,9 @@ impl Images {
         part: &Path,
     ) -> Result<Stored, Error> {
         let url = &image.url;
-        let wanted = image.checksum.as_deref().map(str::parse::<Checksum>).transpose()?;
         // Whatever becomes of it, a part is of no use to the next.
         let leftover = Leftover(part.to_owned());
+        let wanted = image.checksum.as_deref().map(str::parse::<Checksum>).transpose()?;
         file.set_len(0).map_err(Self::failed(part))?;
         let free = self.free()?;
         let mut file = tokio::fs::File::from_std(file);

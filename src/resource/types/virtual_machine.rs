@@ -6,13 +6,15 @@ use crate::resource::declaration::{Action, Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
 use crate::resource::{constraint, instance as names, port};
 use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 
 /// Its kind is its type.
 const IDENTITY: &[Field] =
     &[Field::string("kind").filtered(), Field::string("uuid").create().max_length(128).filtered()];
 
-/// qemu's machines have no more processors.
-const MOST_PROCESSORS: i64 = 255;
+/// What qemu takes: mebibytes of memory, and processors. Their schema has no limits, as the original's.
+const MEMORY: RangeInclusive<i64> = 16..=1 << 30;
+const PROCESSORS: RangeInclusive<i64> = 1..=255;
 
 const OWN: &[Field] = &[
     Field::int("compute").create().filtered(),
@@ -21,12 +23,12 @@ const OWN: &[Field] = &[
     Field::string("imageUuid").create(),
     Field::string("libvirtVncAddress").not_null(),
     Field::string("libvirtVncPassword").not_null(),
-    Field::int(names::MEMORY_MB).create().default(Literal::Int(256)).range(16, 1 << 30).filtered(),
+    Field::int(names::MEMORY_MB).create().default(Literal::Int(256)).filtered(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::reference("publicIpAddressPoolId", "ipPool").create().update(),
     Field::boolean("startOnCreate").create().not_null().default(Literal::Boolean(true)),
     Field::array("subnetIds", &Form::Reference("subnet")).create().write_only(),
-    Field::int(names::VCPU).create().range(1, MOST_PROCESSORS),
+    Field::int(names::VCPU).create(),
 ];
 
 /// The way to its screen, while it runs.
@@ -80,6 +82,8 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
             "a virtual machine stays with its host, whose disk it is on; leave onHostLoss out",
         ));
     }
+    limit(input, names::MEMORY_MB, &MEMORY)?;
+    limit(input, names::VCPU, &PROCESSORS)?;
     constraint::check(input)?;
     port::asked(input)?;
     match input.get("count").and_then(Value::as_u64) {
@@ -95,6 +99,16 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
     }
 }
 
+fn limit(input: &Map<String, Value>, field: &str, range: &RangeInclusive<i64>) -> Result<(), Invalid> {
+    let Some(number) = input.get(field).and_then(Value::as_i64) else { return Ok(()) };
+    let code = match number {
+        number if number < *range.start() => InvalidCode::MinLimitExceeded,
+        number if number > *range.end() => InvalidCode::MaxLimitExceeded,
+        _ => return Ok(()),
+    };
+    Err(Invalid::new(code, field, format!("from {} to {}", range.start(), range.end())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +121,10 @@ mod tests {
         assert_eq!(code(json!({"imageUuid": " "})), Some(InvalidCode::MissingRequired));
         assert_eq!(code(json!({"imageId": 3, "onHostLoss": "stay"})), None);
         assert_eq!(code(json!({"imageId": 3, "onHostLoss": "move"})), Some(InvalidCode::InvalidOption));
+        assert_eq!(code(json!({"imageId": 3, "memoryMb": 16, "vcpu": 255})), None);
+        assert_eq!(code(json!({"imageId": 3, "memoryMb": 1})), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "vcpu": 0})), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "vcpu": 256})), Some(InvalidCode::MaxLimitExceeded));
         assert_eq!(code(json!({"imageId": 3, "count": 101})), Some(InvalidCode::MaxLimitExceeded));
         assert_eq!(code(json!({"imageId": 3, "ports": ["x"]})), Some(InvalidCode::PortWrongFormat));
     }
