@@ -109,13 +109,10 @@ impl Cache {
         Self { environment: environment.clone(), store, shared: Arc::default() }
     }
 
-    /// This node wrote to these types at `revision`; reads here wait for it.
-    pub fn wrote(&self, resources: &[Resource], base: &'static str, revision: Revision) {
+    /// This node wrote records of these base types at `revision`; reads here wait for it. Of others a mirror hears nothing.
+    pub fn wrote(&self, bases: &[&'static str], revision: Revision) {
         let mut written = lock(&self.shared.written);
-        let bases = resources.iter().filter_map(|resource| types::find(&resource.kind)).map(|declared| declared.base);
-        // What is a part of another is written with that.
-        let wholes = derived(base).into_iter().flat_map(|derived| derived.from.iter().copied());
-        for base in bases.chain([base]).chain(wholes) {
+        for base in bases {
             let last = written.entry(base).or_default();
             *last = revision.max(*last);
         }

@@ -198,7 +198,10 @@ impl Exchange<'_> {
         wait: Option<Wait>,
         secret: Option<&str>,
     ) -> Result<Answer, ApiError> {
-        self.context.cache.wrote(&written.resources, declared.base, written.revision);
+        if let [base] = declared.kept_in() {
+            self.context.cache.wrote(&[base], written.revision);
+        }
+        self.context.cache.wrote(&written.bases, written.revision);
         let tag = Tag::of(written.revision);
         let (rows, waited) = match wait {
             Some(wait) => {

@@ -11,12 +11,13 @@
 use super::chain;
 use crate::environment::{Backoff, Environment};
 use crate::membership::{Membership, fence::Fence};
-use crate::network::Floating;
+use crate::network::{Floating, Lead};
 use crate::orchestration::{Hold, Orchestrator};
 use crate::resource::assignment::{Assignment, Desired, Token};
 use crate::resource::{identifier, instance};
 use crate::store::mirror::{Changes, Mirror};
 use crate::store::{Store, key};
+use futures::FutureExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -86,8 +87,8 @@ impl Floats {
     }
 
     /// Whom they lead to.
-    pub fn ways(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
-        self.all().into_values().map(|want| (want.address, want.to)).collect()
+    pub fn ways(&self) -> BTreeMap<Ipv4Addr, Lead> {
+        self.all().into_iter().map(|(id, want)| (want.address, Lead { id, to: want.to })).collect()
     }
 
     /// Of two that want one address, the later claim has it: the earlier one is of a store that went back.
@@ -118,30 +119,34 @@ struct Held {
     _holding: AbortOnDropHandle<()>,
 }
 
+/// One that is given back; whether it was, in the end.
+type Leaving = AbortOnDropHandle<bool>;
+
 impl Keeper {
     /// Sees to it for ever.
     pub async fn keep(self) {
         let mut wanted = self.floats.0.subscribe();
         let mut fence = self.membership.fence();
         let mut held: BTreeMap<u64, Held> = BTreeMap::new();
-        // What an agent before this one had, and nobody here wants now, is given back as what is no longer wanted is.
-        let mut leaving: BTreeMap<u64, AbortOnDropHandle<()>> = BTreeMap::new();
-        let mut before = AbortOnDropHandle::new(tokio::spawn(self.clone().give_back_old()));
+        // What this host may have: what it has, asked for, or an agent before this one had for its instances.
+        let mut had: BTreeMap<u64, Ipv4Addr> =
+            self.floats.all().into_iter().map(|(id, want)| (id, want.address)).collect();
+        let mut leaving: BTreeMap<u64, Leaving> = BTreeMap::new();
+        let mut before =
+            AbortOnDropHandle::new(tokio::spawn(self.clone().give_back_old(had.keys().copied().collect())));
         let mut looked = false;
         loop {
             wanted.mark_unchanged();
             let all = self.floats.all();
-            leaving.retain(|_, leaving| !leaving.is_finished());
             self.membership.set_floating(!all.is_empty() || !leaving.is_empty() || !held.is_empty());
             let now: Option<Fence> = *fence.borrow_and_update();
             self.network.until(now);
-            let unwanted: Vec<u64> =
-                held.iter().filter(|(id, held)| all.get(id) != Some(&held.want)).map(|(id, _)| *id).collect();
-            for id in unwanted {
-                // Where another instance of this host has it now, it stays this host's.
-                if let Some(Held { want, .. }) = held.remove(&id).filter(|_| !all.contains_key(&id)) {
-                    let giving = tokio::spawn(self.clone().give_back(id, want.address));
-                    leaving.insert(id, AbortOnDropHandle::new(giving));
+            // Where another instance of this host has it now, it stays this host's.
+            held.retain(|id, held| all.get(id) == Some(&held.want));
+            for (id, address) in &had {
+                if !all.contains_key(id) && !leaving.contains_key(id) {
+                    let giving = tokio::spawn(self.clone().give_back(*id, *address));
+                    leaving.insert(*id, AbortOnDropHandle::new(giving));
                 }
             }
             if let Some(Fence { life, .. }) = now {
@@ -149,6 +154,7 @@ impl Keeper {
                     if leaving.contains_key(id) || held.get(id).is_some_and(|held| held.life == life) {
                         continue;
                     }
+                    had.insert(*id, want.address);
                     let holding = tokio::spawn(self.clone().hold(*id, want.clone(), life));
                     held.insert(*id, Held { want: want.clone(), life, _holding: AbortOnDropHandle::new(holding) });
                 }
@@ -157,7 +163,12 @@ impl Keeper {
                 // Both are ours, or end with the agent.
                 _ = wanted.changed() => {}
                 _ = fence.changed() => {}
-                () = finished(&mut leaving) => {}
+                (id, left) = finished(&mut leaving) => {
+                    leaving.remove(&id);
+                    if left {
+                        had.remove(&id);
+                    }
+                }
                 _ = &mut before, if !looked => looked = true,
             }
         }
@@ -171,15 +182,22 @@ impl Keeper {
         let mut changes = holder.changes();
         // The lives of the hosts that had it.
         let mut theirs: BTreeMap<String, (Changes, Mirror<Value>)> = BTreeMap::new();
+        let mut told = false;
         loop {
             let mut waits_for = None;
             match self.orchestrator.hold_address(&self.host, life, id, want.instance).await {
                 Ok(Hold::Held) => {
                     tracing::info!(address = %want.address, instance = identifier::instance(want.instance), "a floating address is here");
-                    return self.network.hold(want.address, want.to, life);
+                    return self.network.hold(want.address, Lead { id, to: want.to }, life);
                 }
-                // The instance's loop hears of it too.
-                Ok(Hold::NotOurs) => {}
+                // The instance's loop hears of it too; but of one that the store knows no more, since it went back, nobody hears anything.
+                Ok(Hold::NotOurs) => {
+                    let leads_here = matches!(self.orchestrator.leads_to(&self.host, id).await, Ok(true));
+                    if !leads_here && (!told || self.network.is_held(want.address)) {
+                        self.drop_and_release(id, want.address).await;
+                        told = true;
+                    }
+                }
                 Ok(Hold::Waits { host }) => {
                     tracing::debug!(address = %want.address, host, "a floating address is still elsewhere");
                     match self.orchestrator.take_back(id).await {
@@ -212,13 +230,25 @@ impl Keeper {
         }
     }
 
-    /// Gives an address back as soon as the kernel has it no more; not where another instance of this host is about to have it.
-    async fn give_back(self, id: u64, address: Ipv4Addr) {
+    /// Gives an address back as soon as the kernel has it no more; not where another instance of this host is about to have it. Whether
+    /// it did.
+    async fn give_back(self, id: u64, address: Ipv4Addr) -> bool {
         if matches!(self.orchestrator.leads_to(&self.host, id).await, Ok(true)) && self.is_wanted_soon(id).await {
-            return;
+            return false;
         }
-        self.network.give_up(address);
-        if tokio::time::timeout(DROPPED, self.network.gone(address)).await.is_err() {
+        self.drop_and_release(id, address).await;
+        true
+    }
+
+    async fn drop_and_release(&self, id: u64, address: Ipv4Addr) {
+        self.network.give_up(address, id);
+        // Of two with the same address the other one has it.
+        let is_gone = async || {
+            if !self.network.is_held(address) {
+                self.network.gone(address).await;
+            }
+        };
+        if tokio::time::timeout(DROPPED, is_gone()).await.is_err() {
             tracing::warn!(%address, "the kernel keeps a floating address that is to go elsewhere; its time there ends by itself");
         }
         self.release(id).await;
@@ -238,8 +268,8 @@ impl Keeper {
         }
     }
 
-    /// What the store says this host has, and nobody here wants.
-    async fn give_back_old(self) {
+    /// What the store says this host has, and of which the ledger knew nothing when the agent began: only those are `known`.
+    async fn give_back_old(self, known: BTreeSet<u64>) {
         let mut backoff = Backoff::new(&self.environment, AGAIN, LONGEST);
         let had = loop {
             match self.orchestrator.held_by(&self.host).await {
@@ -251,7 +281,7 @@ impl Keeper {
             backoff.wait().await;
         };
         let wanted: BTreeSet<u64> = self.floats.all().into_keys().collect();
-        let old: Vec<u64> = had.into_iter().filter(|id| !wanted.contains(id)).collect();
+        let old: Vec<u64> = had.into_iter().filter(|id| !wanted.contains(id) && !known.contains(id)).collect();
         if old.is_empty() {
             return;
         }
@@ -265,12 +295,13 @@ impl Keeper {
     }
 }
 
-/// Waits until one of them is done; for ever where there are none.
-async fn finished(leaving: &mut BTreeMap<u64, AbortOnDropHandle<()>>) {
+/// Waits until one of them is done; for ever where there are none. Which, and whether it was given back.
+async fn finished(leaving: &mut BTreeMap<u64, Leaving>) -> (u64, bool) {
     if leaving.is_empty() {
         return std::future::pending().await;
     }
-    drop(futures::future::select_all(leaving.values_mut()).await);
+    let each = leaving.iter_mut().map(|(id, leaving)| leaving.map(|left| (*id, left.unwrap_or_default())));
+    futures::future::select_all(each).await.0
 }
 
 #[cfg(test)]

@@ -27,11 +27,19 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// As long as nothing changes.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// For whom an address leads to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lead {
+    /// The number of the floating address: after a store went back two may have the same.
+    pub id: u64,
+    /// The instance's own address.
+    pub to: Ipv4Addr,
+}
+
 /// Where an address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Way {
-    /// The instance's own address.
-    to: Ipv4Addr,
+    lead: Lead,
     /// The life of this host in which it has the address; `None` where that is not confirmed, and an agent before this one had it.
     life: Option<i64>,
 }
@@ -80,26 +88,31 @@ impl Floating {
     ///
     /// # Errors
     /// Where the kernel cannot be asked.
-    pub async fn adopt(&self, datapath: &dyn Datapath, wanted: BTreeMap<Ipv4Addr, Ipv4Addr>) -> Result<(), Error> {
+    pub async fn adopt(&self, datapath: &dyn Datapath, wanted: BTreeMap<Ipv4Addr, Lead>) -> Result<(), Error> {
         if wanted.is_empty() {
             return Ok(());
         }
         let there = datapath.addresses().await?;
         let has = |address: &Ipv4Addr| there.iter().any(|found| found.spec.address == IpAddr::V4(*address));
         let ways = wanted.into_iter().filter(|(address, _)| has(address));
-        self.0.held.send_modify(|held| held.ways.extend(ways.map(|(address, to)| (address, Way { to, life: None }))));
+        self.0
+            .held
+            .send_modify(|held| held.ways.extend(ways.map(|(address, lead)| (address, Way { lead, life: None }))));
         Ok(())
     }
 
     /// An address is this host's in this life, and leads to an instance.
-    pub fn hold(&self, address: Ipv4Addr, to: Ipv4Addr, life: i64) {
-        let way = Way { to, life: Some(life) };
+    pub fn hold(&self, address: Ipv4Addr, lead: Lead, life: i64) {
+        let way = Way { lead, life: Some(life) };
         self.0.held.send_if_modified(|held| held.ways.insert(address, way) != Some(way));
     }
 
-    /// It is not to be this host's any more.
-    pub fn give_up(&self, address: Ipv4Addr) {
-        self.0.held.send_if_modified(|held| held.ways.remove(&address).is_some());
+    /// It is not to be this host's any more, but where it is for another floating address.
+    pub fn give_up(&self, address: Ipv4Addr, id: u64) {
+        self.0.held.send_if_modified(|held| {
+            let own = held.ways.get(&address).is_some_and(|way| way.lead.id == id);
+            own && held.ways.remove(&address).is_some()
+        });
     }
 
     /// Those of this life are this host's until its deadline; `None`: not now.
@@ -138,7 +151,7 @@ impl Floating {
 
     pub(super) fn plan(&self) -> Floated {
         let all: BTreeMap<Ipv4Addr, Ipv4Addr> =
-            self.0.held.borrow().ways.iter().map(|(address, way)| (*address, way.to)).collect();
+            self.0.held.borrow().ways.iter().map(|(address, way)| (*address, way.lead.to)).collect();
         let there = match &*self.0.there.borrow() {
             Some(there) => all.keys().filter(|address| there.contains(address)).copied().collect(),
             None => all.keys().copied().collect(),

@@ -55,7 +55,7 @@ mod tests;
 
 pub use address::{Allocator, hold};
 pub use driver::endpoint_end as port_name;
-pub use floating::Floating;
+pub use floating::{Floating, Lead};
 pub use links::Links;
 pub use overlay::BRIDGE;
 pub use ports::Published;

@@ -2,7 +2,7 @@
 
 use super::handlers::{Cause, hold};
 use super::image::resource;
-use super::orchestrator::{Orchestrator, invalid, with_todo, written};
+use super::orchestrator::{Orchestrator, invalid, with_todo};
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
 use super::{credentials, floating, links, machine, ports};
@@ -59,7 +59,7 @@ impl Orchestrator {
         match result {
             Ok(placed) => {
                 let next = chosen(wanted, &placed.host, placed.host_id, placed.address.as_ref(), &placed.ports);
-                Ok(written(next, placed.revision))
+                Ok(Written::one(next, placed.revision))
             }
             Err(PlaceError::Conflict { .. }) if revision.is_none() => Err(self.duplicate(&wanted.uuid)),
             Err(PlaceError::Conflict { .. }) => {
@@ -71,14 +71,14 @@ impl Orchestrator {
                 let next = lifecycle::not_placed(wanted, &error.to_string(), full);
                 // It waits for the same reasons as before: nothing to write.
                 if let (true, Some(revision)) = (next == *wanted, revision) {
-                    return Ok(written(next, revision));
+                    return Ok(Written::one(next, revision));
                 }
                 tracing::info!(instance = identifier::instance(next.id), reason = %error, "no host for it yet");
                 let transaction =
                     with_todo(self.row(&row, &next, revision)?, instance::BASE, wanted, &next, self.now())?;
                 let outcome = self.store().commit(transaction).await?;
                 match (outcome.succeeded, revision) {
-                    (true, _) => Ok(written(next, outcome.revision)),
+                    (true, _) => Ok(Written::one(next, outcome.revision)),
                     (false, None) => Err(self.duplicate(&wanted.uuid)),
                     (false, Some(_)) => Err(ServiceError::Conflict("it was changed meanwhile; try again".into())),
                 }
@@ -190,7 +190,7 @@ impl Orchestrator {
             return Err(ServiceError::Conflict("several cannot share one uuid; leave it out".into()));
         }
         let results = futures::future::join_all((0..count).map(|_| self.create_instance(draft.clone()))).await;
-        let mut all = Written { resources: Vec::new(), revision: Revision(0) };
+        let mut all = Written { resources: Vec::new(), revision: Revision(0), bases: Vec::new() };
         for result in results {
             let one = result?;
             all.revision = all.revision.max(one.revision);
@@ -240,6 +240,6 @@ impl Orchestrator {
             return Err(self.duplicate(&wanted.uuid));
         }
         self.follow_targets(id, targets);
-        Ok(written(wanted, outcome.revision))
+        Ok(Written::one(wanted, outcome.revision))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A host's record is its own ([`crate::membership::record::Host`]); only these few things in it are the operator's.
 
-use super::orchestrator::{Orchestrator, as_expected, invalid, todo, written};
+use super::orchestrator::{Orchestrator, as_expected, invalid, todo};
 use super::record::Todo;
 use super::{ServiceError, Written};
 use crate::membership::lost::Word;
@@ -205,7 +205,7 @@ impl Orchestrator {
             let host = change(&found)?;
             let row = host.resource(found.alive.as_ref());
             if host == found.host {
-                return Ok(written(row, found.entry.mod_revision));
+                return Ok(Written::one(row, found.entry.mod_revision));
             }
             let key = &found.entry.key;
             let mut transaction = Transaction::new()
@@ -219,7 +219,7 @@ impl Orchestrator {
             }
             let outcome = self.store().commit(transaction).await?;
             if outcome.succeeded {
-                return Ok(written(row, outcome.revision));
+                return Ok(Written::one(row, outcome.revision));
             }
         }
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
@@ -251,7 +251,7 @@ impl Orchestrator {
         let mut row = found.host.resource(None);
         row.enter(State::Removed);
         row.removed = Some(self.now());
-        Ok(written(row, outcome.revision))
+        Ok(Written::one(row, outcome.revision))
     }
 
     /// The addresses that it kept for Docker are free. Should it come back in this very moment, it takes them again.

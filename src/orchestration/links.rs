@@ -9,7 +9,7 @@
 //! ```
 //! What is wanted of the instance itself stays what it was, so its generation does too.
 
-use super::orchestrator::{Orchestrator, as_expected, invalid, unchanged, with_todo, woken, written};
+use super::orchestrator::{Orchestrator, as_expected, invalid, unchanged, with_todo, woken};
 use super::ports::{is_gone, refused};
 use super::{ServiceError, StatusError, Written, lifecycle};
 use crate::placement::record::Claim;
@@ -212,7 +212,7 @@ impl Orchestrator {
             link::set(&mut next, &links);
             let Some((next, revision)) = self.write_links(&current, next, &entry, None).await? else { continue };
             let row = types::instance_link::rows(instance::BASE, &next).into_iter().find(|row| row.id == id);
-            return Ok(written(row.ok_or(ServiceError::NotFound)?, revision));
+            return Ok(Written::one(row.ok_or(ServiceError::NotFound)?, revision));
         }
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
     }

@@ -99,10 +99,6 @@ pub(super) fn as_expected(entry: &Entry, expected: Option<Revision>) -> Result<(
     }
 }
 
-pub(super) fn written(resource: Resource, revision: Revision) -> Written {
-    Written { resources: vec![resource], revision }
-}
-
 pub(super) fn invalid(code: &'static str, field: &str, message: impl Into<String>) -> ServiceError {
     ServiceError::Invalid { code, field: Some(field.to_owned()), message: message.into() }
 }
@@ -185,7 +181,7 @@ impl Orchestrator {
             as_expected(&entry, expected)?;
             let next = change(&current)?;
             if next == current {
-                return Ok(written(current, entry.mod_revision));
+                return Ok(Written::one(current, entry.mod_revision));
             }
             let next = self.pass(base, Some(&current), next, cause).await?;
             let outcome = self.write(base, &current, &next, vec![unchanged(&entry)]).await?;
@@ -195,7 +191,7 @@ impl Orchestrator {
                 } else if base == handlers::BASE {
                     self.handlers().reached(outcome.revision).await;
                 }
-                return Ok(written(next, outcome.revision));
+                return Ok(Written::one(next, outcome.revision));
             }
         }
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
@@ -251,7 +247,7 @@ impl Orchestrator {
     ) -> Result<Written, ServiceError> {
         let outcome = self.write(base, current, &waiting, vec![unchanged]).await?;
         if outcome.succeeded {
-            Ok(written(waiting, outcome.revision))
+            Ok(Written::one(waiting, outcome.revision))
         } else {
             Err(ServiceError::Conflict("it was changed meanwhile; try again".into()))
         }
@@ -374,7 +370,7 @@ impl Orchestrator {
         if base == handlers::BASE {
             self.handlers().reached(outcome.revision).await;
         }
-        Ok(written(made, outcome.revision))
+        Ok(Written::one(made, outcome.revision))
     }
 }
 

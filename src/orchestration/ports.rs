@@ -3,7 +3,7 @@
 //! What changes a public port writes the row, the host's promises and the claim in one transaction; the claim wakes the host.
 //! What is wanted of the instance itself stays what it was, so its generation does too.
 
-use super::orchestrator::{Orchestrator, as_expected, invalid, unchanged, with_todo, woken, written};
+use super::orchestrator::{Orchestrator, as_expected, invalid, unchanged, with_todo, woken};
 use super::{ServiceError, StatusError, Written, lifecycle};
 use crate::membership::record::Alive;
 use crate::placement::Writes;
@@ -126,7 +126,7 @@ impl Orchestrator {
                 self.drive_besides(instance::BASE, instance);
             }
             let row = types::port::rows(instance::BASE, &next).into_iter().find(|row| row.id == id);
-            return Ok(written(row.ok_or(ServiceError::NotFound)?, revision));
+            return Ok(Written::one(row.ok_or(ServiceError::NotFound)?, revision));
         }
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
     }

@@ -28,6 +28,14 @@ pub struct Draft {
 pub struct Written {
     pub resources: Vec<Resource>,
     pub revision: Revision,
+    /// The base types whose records were written, beside the one that the rows' type is kept in where that is only one.
+    pub bases: Vec<&'static str>,
+}
+
+impl Written {
+    pub fn one(resource: Resource, revision: Revision) -> Self {
+        Self { resources: vec![resource], revision, bases: Vec::new() }
+    }
 }
 
 /// Why something was not done. Nothing was changed then, but for [`store::Error::OutcomeUnknown`].

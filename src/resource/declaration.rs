@@ -329,6 +329,11 @@ impl Type {
         }
     }
 
+    /// The base types whose records hold its rows.
+    pub fn kept_in(&'static self) -> &'static [&'static str] {
+        self.derived.map_or(std::slice::from_ref(&self.base), |derived| derived.from)
+    }
+
     pub fn fields(&self) -> impl Iterator<Item = &'static Field> + use<> {
         self.fields.iter().flat_map(|group| group.iter())
     }

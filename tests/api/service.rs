@@ -30,7 +30,7 @@ impl AtOnce {
         let key = key::resource(base, resource.id);
         let write = Transaction::new().then(Operation::put(&key, encode(&key, &resource)?));
         let outcome = self.store.commit(write).await?;
-        Ok(Written { resources: vec![resource], revision: outcome.revision })
+        Ok(Written::one(resource, outcome.revision))
     }
 }
 
@@ -38,7 +38,7 @@ impl AtOnce {
 impl Service for AtOnce {
     async fn create(&self, mut draft: Draft) -> Result<Written, ServiceError> {
         let count = draft.fields.remove("count").and_then(|count| count.as_u64()).unwrap_or(1);
-        let mut written = Written { resources: Vec::new(), revision: Revision(0) };
+        let mut written = Written { resources: Vec::new(), revision: Revision(0), bases: Vec::new() };
         for _ in 0..count {
             let instance = draft.base == "instance";
             let starts = draft.fields.get("startOnCreate") != Some(&Value::Bool(false));

@@ -108,6 +108,27 @@ async fn an_address_is_acquired_associated_and_given_back() {
     world.ends();
 }
 
+/// An address is shown from instances and from what floats. A read waits for this node's own writes of either, and not for
+/// one that never was: of the instances' records nothing is written here.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_waits_for_no_write_that_was_not() {
+    const TIMES: u32 = 8;
+    /// As the cache has it: what each of the reads would wait.
+    const WAIT: Duration = Duration::from_secs(2);
+    let world = World::new(in_memory()).await;
+    let pool = pool(&world).await;
+    world.client.get("/v1/ipaddresses").await;
+    let begun = std::time::Instant::now();
+    for _ in 0..TIMES {
+        let address = acquire(&world, &pool).await;
+        let listed = world.client.get("/v1/ipaddresses").await;
+        let listed = listed["data"].as_array().unwrap();
+        assert!(listed.iter().any(|one| one["id"] == address["id"]), "{address} is not among {listed:?}");
+    }
+    assert!(begun.elapsed() < WAIT * TIMES / 2, "{:?}", begun.elapsed());
+    world.ends();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_a_pool_goes_with_its_instance() {
     let world = World::new(in_memory()).await;

@@ -53,5 +53,9 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 #[ignore = "scripts/simulate runs it"]
 fn simulate() {
+    // What the agents themselves tell, between the lines of a trace.
+    if let Ok(filter) = std::env::var("STAMPEDE_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
     assert!(report::run_all(&report::Wanted::from_environment()), "see above");
 }

@@ -18,16 +18,18 @@ fn until(life: i64, millis: u64) -> Option<Fence> {
 #[test]
 fn nothing_is_had_beyond_the_deadline_or_in_another_life() {
     let floating = Floating::default();
-    floating.hold(ADDRESS, TO, 7);
+    floating.hold(ADDRESS, Lead { id: 1, to: TO }, 7);
     assert_eq!(floating.specs(Duration::from_secs(5)), [], "no deadline is known");
     floating.until(until(7, 8_300));
     let seconds = |now| floating.specs(Duration::from_millis(now)).first().and_then(|spec| spec.valid_for);
     assert_eq!((seconds(5_000), seconds(8_299), seconds(8_300)), (Some(4), Some(1), None));
     floating.until(until(9, 20_000));
     assert_eq!(seconds(10_000), None, "another host may have it");
-    floating.hold(ADDRESS, TO, 9);
+    floating.hold(ADDRESS, Lead { id: 1, to: TO }, 9);
     assert_eq!(seconds(10_000), Some(10));
-    floating.give_up(ADDRESS);
+    floating.give_up(ADDRESS, 2);
+    assert_eq!(seconds(10_000), Some(10), "another with this address, which a store that went back knows no more");
+    floating.give_up(ADDRESS, 1);
     assert_eq!(seconds(10_000), None);
 }
 
@@ -35,7 +37,7 @@ fn nothing_is_had_beyond_the_deadline_or_in_another_life() {
 async fn a_deadline_that_moves_is_no_change_of_what_is_led() {
     let floating = Floating::default();
     let mut changes = floating.changes();
-    floating.hold(ADDRESS, TO, 7);
+    floating.hold(ADDRESS, Lead { id: 1, to: TO }, 7);
     changes.next().await;
     floating.until(until(7, 9_000));
     let more = tokio::time::timeout(Duration::from_millis(20), changes.next()).await;
@@ -43,7 +45,7 @@ async fn a_deadline_that_moves_is_no_change_of_what_is_led() {
     floating.0.there.send_replace(Some(BTreeSet::new()));
     changes.next().await;
     assert_eq!(floating.plan().there, BTreeSet::new(), "nobody leaves under what is not there");
-    floating.hold(ADDRESS, Ipv4Addr::new(10, 42, 7, 10), 7);
+    floating.hold(ADDRESS, Lead { id: 1, to: Ipv4Addr::new(10, 42, 7, 10) }, 7);
     changes.next().await;
 }
 
@@ -125,7 +127,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 fn keep(floating: &Floating, kernel: &Arc<Slow>) -> AbortOnDropHandle<()> {
     let environment = Environment::system().unwrap();
     let deadline = environment.clock.boottime() + Duration::from_secs(60);
-    floating.hold(ADDRESS, TO, 7);
+    floating.hold(ADDRESS, Lead { id: 1, to: TO }, 7);
     floating.until(Some(Fence { life: 7, deadline }));
     let keeper = Keeper {
         floating: floating.clone(),
@@ -145,7 +147,7 @@ async fn given_up_meanwhile(floating: &Floating) -> std::pin::Pin<Box<impl Futur
         }
     };
     tokio::time::timeout(LIMIT, busy).await.unwrap();
-    floating.give_up(ADDRESS);
+    floating.give_up(ADDRESS, 1);
     let mut gone = Box::pin({
         let floating = floating.clone();
         async move { floating.gone(ADDRESS).await }
@@ -180,7 +182,7 @@ async fn what_is_given_up_while_it_is_renewed_is_not_gone_before_it_went() {
 #[test]
 fn only_what_is_there_already_is_put_back_by_others() {
     let floating = Floating::default();
-    floating.hold(ADDRESS, TO, 7);
+    floating.hold(ADDRESS, Lead { id: 1, to: TO }, 7);
     floating.until(until(7, 9_000));
     let kept = || floating.kept(Duration::from_secs(1)).len();
     assert_eq!(kept(), 1, "nobody has looked yet: nothing is taken away");

@@ -1,7 +1,6 @@
 //! The operator's word about a host that is gone: move what moves, or it never comes back.
 
 use crate::membership::lost::{Lost, Word};
-use crate::orchestration::orchestrator::written;
 use crate::orchestration::{Orchestrator, ServiceError, Written};
 use crate::store::{Operation, Transaction, decode, encode, key};
 
@@ -34,7 +33,7 @@ impl Orchestrator {
             if outcome.succeeded {
                 let mut row = found.host.resource(None);
                 lost.show(&mut row);
-                return Ok(written(row, found.entry.mod_revision));
+                return Ok(Written::one(row, found.entry.mod_revision));
             }
         }
         Err(ServiceError::Conflict("it comes and goes; try again".into()))

@@ -35,7 +35,7 @@ fn busy() -> ServiceError {
 /// As clients are shown it.
 fn shown(address: &Resource, revision: Revision) -> Written {
     let row = types::ip_addresses(floating::BASE, address).into_iter().next();
-    Written { resources: row.into_iter().collect(), revision }
+    Written { resources: row.into_iter().collect(), revision, bases: vec![floating::BASE] }
 }
 
 /// The number of an address that floats; others are their instances' own.
@@ -268,7 +268,10 @@ impl Orchestrator {
             transaction.when(unchanged(entry)).then(Operation::put(&entry.key, encode(&entry.key, &next)?));
         let transaction = with_todo(transaction, floating::BASE, current, &next, self.now())?;
         let outcome = self.store().commit(transaction).await?;
-        Ok(outcome.succeeded.then(|| shown(&next, outcome.revision)))
+        let mut done = shown(&next, outcome.revision);
+        // The instance's row goes with it.
+        done.bases.push(instance::BASE);
+        Ok(outcome.succeeded.then_some(done))
     }
 
     /// The instance that an address of `account` is to lead to.

@@ -263,11 +263,11 @@ impl Rotation {
             own.surpassed = if surpassed { own.surpassed.or(Some(now)) } else { None };
         }
         let ripe = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= GRACE);
-        let over = self.own.len().saturating_sub(MOST_HALVES);
+        let excess = self.excess();
         let mut place = 0;
         let mut gone = Vec::new();
         self.own.retain(|own| {
-            let keep = place >= newest || (place >= over && !ripe(own.surpassed));
+            let keep = place >= newest || !(excess.contains(&place) || ripe(own.surpassed));
             place += 1;
             if !keep {
                 gone.push(own.half);
@@ -281,6 +281,19 @@ impl Rotation {
             actions.extend(peer.retire(host, self.number, &self.own, view, now).into_iter().map(Action::Remove));
         }
         actions.extend(gone.iter().map(|half| Action::Forget { generation: half.generation }));
+    }
+
+    /// The places of own halves that are too many, of those before the newest. What a peer sends under, or is sent, goes last: one that is
+    /// cut off from the store may know of nothing newer.
+    fn excess(&self) -> BTreeSet<usize> {
+        let over = self.own.len().saturating_sub(MOST_HALVES);
+        if over == 0 {
+            return BTreeSet::new();
+        }
+        let in_use: BTreeSet<u32> = self.peers.values().flat_map(Peer::in_use).collect();
+        let mut places: Vec<usize> = (0..self.own.len() - 1).collect();
+        places.sort_by_key(|place| (in_use.contains(&(self.own[*place].half.generation % 32)), *place));
+        places.into_iter().take(over).collect()
     }
 
     fn rotate(&mut self, now: Duration, view: &View, actions: &mut Vec<Action>) {

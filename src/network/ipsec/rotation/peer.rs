@@ -8,6 +8,8 @@ use crate::network::ipsec::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+/// Halves of a peer that can be sent under: what it lists, and what its agents before listed.
+const MOST_KNOWN: usize = 2 * MOST_HALVES;
 /// Public keys that were retired and do not come back; so many are remembered.
 const MOST_RETIRED: usize = 64;
 
@@ -84,6 +86,12 @@ impl Peer {
 
     pub(super) fn left(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// The own generations (modulo 32) under which it sends, and is sent.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = u32> {
+        let out = self.leads.map(|(spi, _)| generations(spi).0);
+        self.used.map(|generation| generation % 32).into_iter().chain(out)
     }
 
     pub(super) fn halves(&self) -> impl Iterator<Item = &PublicHalf> {
@@ -196,14 +204,14 @@ impl Peer {
             known.surpassed = if surpassed { known.surpassed.or(Some(now)) } else { None };
             newer_heard |= known.heard;
         }
-        let over = self.known.len().saturating_sub(MOST_HALVES);
         let all = self.known.clone();
+        let excess = excess(&all);
         let mut kept = Vec::new();
         for (place, known) in all.iter().enumerate() {
             // Two halves whose SPIs are the same cannot both live: only a host that lost its count makes such.
             let clash = all[place + 1..].iter().any(|later| later.half.generation % 32 == known.half.generation % 32);
             let ripe = known.surpassed.is_some_and(|since| now.saturating_sub(since) >= GRACE);
-            if !(clash || ripe || place < over) {
+            if !(clash || ripe || excess.contains(&place)) {
                 kept.push(known.clone());
                 continue;
             }
@@ -352,6 +360,15 @@ impl Peer {
             }
         }
     }
+}
+
+/// The places of those that are too many. A peer whose agent starts again and again while it cannot be heard sends under what one of
+/// the first made: what it neither lists nor was ever heard under goes first.
+fn excess(known: &[Known]) -> BTreeSet<usize> {
+    let over = known.len().saturating_sub(MOST_KNOWN);
+    let mut places: Vec<usize> = (0..known.len()).collect();
+    places.sort_by_key(|place| (known[*place].listed || known[*place].heard, *place));
+    places.into_iter().take(over).collect()
 }
 
 /// Of own halves that the peer has not used, the newest first, the one to send under: the oldest, which the peer has had the longest time to

@@ -454,6 +454,39 @@ fn a_peer_that_leaves_takes_its_associations_along() {
     assert_eq!(world.look(0), []);
 }
 
+/// An agent that starts again and again, and to which nothing comes meanwhile: it sends under what its first made.
+#[test]
+fn a_peer_that_starts_often_unheard_is_understood() {
+    let mut world = agreed(2);
+    let restart = [Event::Restart(0), Event::Step(0), Event::Step(0), Event::Step(0)];
+    let reads = [Event::Read(1), Event::Step(1), Event::Step(1)];
+    for time in 0..MOST_HALVES + 2 {
+        for event in restart.iter().chain(&reads) {
+            world.apply(*event);
+        }
+        assert_eq!(world.clone().send(0), Some(true), "after {} restarts", time + 1);
+    }
+    world.comes_right(&[]);
+}
+
+/// Halves that are made one after another, while a peer cannot read of them.
+#[test]
+fn a_peer_that_reads_nothing_is_understood_and_understands() {
+    let mut world = agreed(2);
+    for time in 0..MOST_HALVES + 2 {
+        for event in [Event::Ask(0), Event::Step(0), Event::Step(0), Event::Read(0), Event::Step(0)] {
+            world.apply(event);
+        }
+        world.now += 2 * MOST_PAUSE;
+        for at in 0..2 {
+            world.apply(Event::Step(at));
+            assert_eq!(world.send(at), Some(true), "h{} after {} halves", at + 1, time + 1);
+        }
+    }
+    assert_eq!(world.hosts[0].rotation.halves().len(), MOST_HALVES);
+    world.comes_right(&[]);
+}
+
 /// A peer that sends nothing, and does not know yet of a half that was made long after the one that is tried on it.
 #[test]
 fn a_newer_half_is_not_tried_at_once_on_a_peer_that_used_none() {
