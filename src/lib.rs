@@ -9,6 +9,7 @@ pub mod membership;
 pub mod placement;
 pub mod orchestration;
 pub mod systemd;
+pub mod storage;
 pub mod network;
 pub mod compute;
 pub mod host;

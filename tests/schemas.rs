@@ -27,6 +27,7 @@ const ADDED: &[(&str, &[&str])] = &[
             "publicAddress",
             "underlayAddress",
             "versions",
+            "warnings",
         ],
     ),
     ("publish", &["taken"]),
@@ -82,7 +83,6 @@ const READ_ONLY: &[&str] = &[
     "storagePool",
     "storagePoolHostMap",
     "subnet",
-    "virtualMachine",
     "volumeStoragePoolMap",
     "zone",
 ];
@@ -99,7 +99,6 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("credential", "publicValue", "a key is looked up by it: a new key is made instead"),
     ("subscribe", "eventNames", "the names of handlers have hyphens"),
     ("sshKey", "secretValue", "private halves of SSH keys are not kept"),
-    ("virtualMachine", "memoryMb", "none can be made yet"),
 ];
 
 /// Filters of the original that ours do not have: fields without a field, and secrets.

@@ -55,7 +55,8 @@ def ensure():
     return wanted
 
 
-def _make(folder):
+def unpacked(folder):
+    """The newest kernel in a new folder: its file, where its modules are, its version."""
     folder.mkdir()
     root = folder / "root"
     machine.run("dpkg-deb", "-x", _download(folder), root, timeout=120)
@@ -66,6 +67,18 @@ def _make(folder):
     # Where /lib is a folder of its own in the package, and where it is in /usr.
     base = root if (root / "lib/modules").exists() else root / "usr"
     machine.run("/usr/sbin/depmod", "-b", base, version, timeout=120)
+    return images[0], base, version
+
+
+def clean(folder):
+    """Takes away what `unpacked` has put into it."""
+    machine.remove_tree(folder / "root")
+    for package in folder.glob("*.deb"):
+        package.unlink()
+
+
+def _make(folder):
+    vmlinuz, base, version = unpacked(folder)
     with archive.Writer(folder / "base.cpio") as out:
         for directory in ("bin", "dev", "lib", "modules", "proc", "run", "sys", "tmp", "etc", "busybox", "root"):
             out.directory(directory)
@@ -73,7 +86,7 @@ def _make(folder):
         out.link("bin/sh", "busybox")
         out.file("etc/protocols", b"icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nesp 50 ESP\n", 0o644)
         order = []
-        for path in _ordered(base, version):
+        for path in ordered(base, version, MODULES):
             content = path.read_bytes()
             if path.suffix == ".xz":
                 content = lzma.decompress(content)
@@ -82,10 +95,8 @@ def _make(folder):
             out.file(f"modules/{name}", content, 0o644)
         out.file("modules/order", "".join(f"{name}\n" for name in order).encode(), 0o644)
         out.file("init", (Path(__file__).parent / "init").read_bytes(), 0o755)
-    images[0].rename(folder / "vmlinuz")
-    machine.remove_tree(root)
-    for package in folder.glob("*.deb"):
-        package.unlink()
+    vmlinuz.rename(folder / "vmlinuz")
+    clean(folder)
 
 
 def _download(folder):
@@ -103,10 +114,10 @@ def _download(folder):
     raise Failure(f"{PACKAGE} is not to be had by apt-get")
 
 
-def _ordered(base, version):
+def ordered(base, version, modules):
     """The modules' files, each after those it needs."""
     order = {}
-    for module in MODULES:
+    for module in modules:
         result = machine.run("/usr/sbin/modprobe", "-d", base, "-S", version, "--show-depends", module, check=False)
         if result.returncode != 0:
             if module in OPTIONAL:

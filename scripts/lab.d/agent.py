@@ -19,8 +19,10 @@ SERVICE = "stampede.service"
 class Agent:
     """What there is to install."""
 
-    def __init__(self, binary, units, settings):
+    def __init__(self, binary, libvirt, units, settings):
         self.binary = binary
+        # The program that links libvirt; None where it was not built.
+        self.libvirt = libvirt
         self.units = units
         self.settings = settings
 
@@ -46,7 +48,8 @@ def find():
     if missing:
         raise Failure("; ".join(missing))
     settings = [file for kind in CONFIG_KINDS + SYSTEMD_KINDS for file in sorted((folder / kind).glob("*.conf"))]
-    return Agent(binary, units, settings)
+    libvirt = binary.with_name("stampede-libvirt")
+    return Agent(binary, libvirt if libvirt.is_file() else None, units, settings)
 
 
 def _binary():
@@ -63,6 +66,8 @@ def _binary():
 def write_files(host, agent, endpoints):
     root = host.root()
     provision.write(root, "/usr/bin/stampede", agent.binary.read_bytes(), 0o755)
+    if agent.libvirt:
+        provision.write(root, "/usr/bin/stampede-libvirt", agent.libvirt.read_bytes(), 0o755)
     for unit in agent.units:
         provision.write(root, f"/usr/lib/systemd/system/{unit.name}", unit.read_bytes())
     for file in agent.settings:

@@ -32,6 +32,7 @@ scripts/lab: test hosts on this machine, each a real systemd with Docker, and an
     kill HOST…              as if the power went
     start HOST…             and came back
     reboot HOST…            reboots the host from inside
+    libvirt HOST…           gives the host a libvirt, which it has none of before: it runs virtual machines then
     down [--keep]           takes the lab away with all its state; --keep leaves the hosts' disks for the next `up`
     clean [--cache]         down; --cache: and the root file systems built for it
 
@@ -158,6 +159,11 @@ def reboot(lab, options):
     machine.in_threads(one, hosts)
 
 
+def libvirt(lab, options):
+    record = Record.need(lab)
+    machine.in_threads(lambda host: provision.libvirt(host), [record.host(name) for name in options.hosts])
+
+
 def cut(lab, options):
     record = Record.need(lab)
     hosts = [record.host(name) for name in options.hosts]
@@ -244,6 +250,7 @@ def _parser():
     command("kill", kill, "+")
     command("start", start, "+")
     command("reboot", reboot, "+")
+    command("libvirt", libvirt, "+")
     command("down", down).add_argument("--keep", action="store_true")
     command("clean", clean).add_argument("--cache", action="store_true")
     command("help", lambda lab, options: parser.print_help())

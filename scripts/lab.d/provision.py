@@ -5,6 +5,8 @@ by each `up`.
 import os
 import uuid
 
+from rootfs import LIBVIRT_UNITS
+
 # Above this a cluster of etcd gains nothing; below three hosts a second member would only be a second thing to fail.
 ETCD_MEMBERS = 3
 
@@ -83,3 +85,9 @@ def _mask(root, unit):
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         os.symlink("/dev/null", link)
+
+
+def libvirt(host):
+    """Unmasks what every host has masked, and starts its sockets; the rest of libvirt comes with the first question."""
+    host.inside("systemctl", "--quiet", "unmask", *LIBVIRT_UNITS)
+    host.inside("systemctl", "start", "libvirtd.socket", "virtlogd.socket")

@@ -25,21 +25,27 @@ PACKAGES = """
     docker.io etcd-server etcd-client
     busybox-static python3-minimal ca-certificates
     cloud-init
+    libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
+""".split()
+# Masked: a host has no libvirt until `scripts/lab libvirt` gives it one.
+LIBVIRT_UNITS = """
+    libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket virtlogd.service virtlogd.socket virtlogd-admin.socket
 """.split()
 PACKAGES_OF = {"trixie": ["docker-cli"], "bookworm": []}
 
-# Run in the new root. Hosts get their addresses from networkd; what has no work in a container is masked. cloud-init is there for its
+# Run in the new root, with the units that are masked. Hosts get their addresses from networkd; what has no work in a container is masked. cloud-init is there for its
 # readers of metadata, which tests run; it sets no host up.
 CUSTOMIZE = """
 set -eu
 systemctl --root="$1" --quiet enable systemd-networkd.service systemd-resolved.service docker.service docker.socket etcd.service
 systemctl --root="$1" --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer \\
-    console-getty.service getty@tty1.service systemd-pstore.service systemd-firstboot.service
+    console-getty.service getty@tty1.service systemd-pstore.service systemd-firstboot.service \\
+    libvirt-guests.service libvirtd-tls.socket libvirtd-tcp.socket @LIBVIRT@
 mkdir -p "$1/var/log/journal" "$1/etc/cloud"
 : > "$1/etc/cloud/cloud-init.disabled"
 : > "$1/etc/machine-id"
 rm -f "$1/var/lib/dbus/machine-id" "$1/etc/hostname"
-"""
+""".replace("@LIBVIRT@", " ".join(LIBVIRT_UNITS))
 _LEAVE_OUT = ["/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*"]
 
 

@@ -125,16 +125,21 @@ class Api:
             rows += page["data"]
         return rows
 
-    # Containers
+    # Containers, and virtual machines where the resource says that it is one
+
+    @staticmethod
+    def _path(resource):
+        if isinstance(resource, str):
+            return f"/v1/containers/{quote(resource)}"
+        plural = "virtualmachines" if resource["type"] == "virtualMachine" else "containers"
+        return f"/v1/{plural}/{quote(resource['id'])}"
 
     def container(self, resource):
         """As it is now; takes a resource or an id."""
-        identifier = resource if isinstance(resource, str) else resource["id"]
-        return self.get(f"/v1/containers/{quote(identifier)}")
+        return self.get(self._path(resource))
 
     def act(self, resource, action, body=None):
-        identifier = resource if isinstance(resource, str) else resource["id"]
-        return self.post(f"/v1/containers/{quote(identifier)}/?action={action}", body)
+        return self.post(f"{self._path(resource)}/?action={action}", body)
 
     def wait(self, resource, state, limit=60, every=0.05):
         """Until it is in `state`, at rest; an error that stands in its way ends the wait at once."""

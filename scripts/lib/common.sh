@@ -50,11 +50,12 @@ install_packages() {
     rm -f "$log"
 }
 
-# What building needs: a linker, and the .proto files that etcd's own are written with.
+# What building needs: a linker, the .proto files that etcd's own are written with, and libvirt for the one program that links it.
 install_build() {
     # shellcheck disable=SC2046 # words on purpose
     install_packages $(missing cc gcc /usr/include/stdio.h libc6-dev protoc protobuf-compiler \
-        /usr/include/google/protobuf/empty.proto libprotobuf-dev python3 python3)
+        /usr/include/google/protobuf/empty.proto libprotobuf-dev python3 python3 \
+        /usr/include/libvirt/libvirt.h libvirt-dev pkg-config pkg-config)
     command -v cargo >/dev/null 2>&1 || PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
     command -v cargo >/dev/null 2>&1 || fail "cargo is not there: Rust 1.90 or later is needed, with clippy and rustfmt. Install it by rustup; then
 run this again."
@@ -66,10 +67,18 @@ install_lab() {
     install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq)
 }
 
-# What the Rust tests need: a real etcd, nft and ip to look at what the agent made.
+# What the Rust tests need: a real etcd, nft and ip to look at what the agent made, and who else packs images.
 install_tests() {
     # shellcheck disable=SC2046
-    install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables)
+    install_packages $(missing etcd etcd-server etcdctl etcd-client ip iproute2 nft nftables iptables iptables \
+        gzip gzip bzip2 bzip2 xz xz-utils zstd zstd)
+}
+
+# What the disk of the small guest is made of.
+install_guest() {
+    # shellcheck disable=SC2046
+    install_packages $(missing grub-mkimage grub-common /usr/lib/grub/i386-pc/boot.img grub-pc-bin \
+        /usr/bin/busybox busybox-static modprobe kmod)
 }
 
 # Who else answers questions for names, and who asks them.
@@ -96,10 +105,11 @@ install_kernel() {
         ip iproute2 nft nftables etcd etcd-server python3 python3)
 }
 
-# The agent, for the lab.
+# The agent and the program that links libvirt, for the lab.
 build() {
     if [ "$profile" = dev ]; then directory=debug; else directory=$profile; fi
-    cargo build --locked --profile "$profile" --manifest-path "$tree/Cargo.toml" --bin stampede || return 1
+    cargo build --locked --profile "$profile" --manifest-path "$tree/Cargo.toml" -p stampede -p stampede-libvirt \
+        --bin stampede --bin stampede-libvirt || return 1
     STAMPEDE_BINARY=${CARGO_TARGET_DIR:-$tree/target}/$directory/stampede
     export STAMPEDE_BINARY
 }

@@ -25,6 +25,8 @@ class Cut(Exception):
 
 class Stream:
     def __init__(self, api, path, timeout=30, **query):
+        # Bytes as they are, without channels before them.
+        self._raw = "raw=true" in path or query.get("raw") == "true"
         self.end = self.closed = None
         self.output, self.errors = b"", b""
         host, port = api.address.rsplit(":", 1)
@@ -51,7 +53,7 @@ class Stream:
         self._socket.close()
 
     def say(self, data, channel=INPUT):
-        self._send(_BINARY, bytes([channel]) + data)
+        self._send(_BINARY, data if self._raw else bytes([channel]) + data)
 
     def resize(self, columns, rows):
         self.say(json.dumps({"columns": columns, "rows": rows}).encode(), SIZE)
@@ -77,6 +79,8 @@ class Stream:
             data, kind = self._exactly(size), first & 15
             if kind == _TEXT:
                 return json.loads(data)
+            if kind == _BINARY and self._raw:
+                return OUTPUT, data
             if kind == _BINARY and data[0] == END:
                 self.end = json.loads(data[1:])
             elif kind == _BINARY:
@@ -87,6 +91,14 @@ class Stream:
                 self.closed = (struct.unpack("!H", data[:2])[0], data[2:].decode()) if data else (1005, "")
                 self._send(_CLOSE, data[:2])
         return None
+
+    def take(self, size):
+        """So many bytes of output, which are then taken from it."""
+        while len(self.output) < size:
+            if not self._one():
+                raise AssertionError(f"{size} bytes did not come: {self.output!r}, {self.closed}")
+        taken, self.output = self.output[:size], self.output[size:]
+        return taken
 
     def until(self, text):
         """Reads output until `text` is in it."""

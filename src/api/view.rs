@@ -4,8 +4,9 @@ use super::authentication::Principal;
 use super::streams;
 use crate::environment::Timestamp;
 use crate::resource::declaration::{Field, Form, LinkPath, Type};
+use crate::resource::types::virtual_machine::CONSOLE;
 use crate::resource::validation::stored;
-use crate::resource::{Resource, date, floating, identifier, transition, types};
+use crate::resource::{Resource, State, date, floating, identifier, transition, types};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -155,6 +156,11 @@ impl Serialize for Actions<'_> {
                 if declared.action(action).is_some() && frame.principal.may_ask(declared, resource, action) {
                     map.serialize_entry(action, &format!("{}/?action={action}", self.address))?;
                 }
+            }
+            // It changes nothing, and so is no transition.
+            let shows = declared.action(CONSOLE).is_some() && resource.state == State::Running;
+            if shows && frame.principal.may_ask(declared, resource, CONSOLE) {
+                map.serialize_entry(CONSOLE, &format!("{}/?action={CONSOLE}", self.address))?;
             }
         }
         map.end()

@@ -5,11 +5,12 @@ use super::error::ApiError;
 use super::exchange::{Answer, Exchange};
 use super::quota::Usage;
 use super::wait::Wait;
-use super::{body, idempotency, secret};
+use super::{body, idempotency, secret, streams};
 use crate::orchestration::{Draft, ServiceError, Written};
 use crate::resource::declaration::Type;
+use crate::resource::types::virtual_machine::CONSOLE;
 use crate::resource::validation::{self, Invalid, InvalidCode};
-use crate::resource::{Resource, floating, identifier, instance, schema, transition, types};
+use crate::resource::{Resource, State, floating, identifier, instance, schema, transition, types};
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
@@ -146,6 +147,9 @@ impl Exchange<'_> {
             return Err(ApiError::invalid(InvalidCode::InvalidAction, message));
         };
         self.may(self.request.principal.may_ask(declared, row, action.name), declared)?;
+        if action.name == CONSOLE {
+            return self.console(row);
+        }
         let (expected, wait) = (self.request.expected(&found.tag)?, Wait::read(self.request)?);
         let input = body::parse(&self.request.content_type, bytes).await?;
         let mut input = match action.input.and_then(types::find) {
@@ -174,6 +178,15 @@ impl Exchange<'_> {
         let made = written.resources.first().and_then(|row| types::find(&row.kind));
         let declared = made.filter(|made| made.base != declared.base).unwrap_or(declared);
         self.finish(StatusCode::ACCEPTED, declared, written, wait, None).await
+    }
+
+    /// The way to a virtual machine's screen.
+    fn console(&self, row: &Resource) -> Result<Answer, ApiError> {
+        if row.state != State::Running {
+            let message = format!("it has a console while it runs; it is {}", row.state);
+            return Err(ApiError::invalid(InvalidCode::ActionNotAvailable, message));
+        }
+        Answer::json(StatusCode::ACCEPTED, &streams::screen(self.context, self.request)?)
     }
 
     /// The answer to a write: what was written, or what has become of it when what was waited for is there.

@@ -17,7 +17,9 @@ use super::simulated::{self, Simulations};
 use super::trust::{self, LateLease};
 use super::way::Way;
 use crate::api;
+use crate::compute::Drivers;
 use crate::compute::docker::Docker;
+use crate::compute::libvirt::Libvirt;
 use crate::compute::supervisor::{self, cgroup::Cgroups};
 use crate::environment::Environment;
 use crate::host::boot;
@@ -72,6 +74,7 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
     let history = if opened.single_host() { None } else { Some(History::open(&config.state_directory)?) };
     let store = history.as_ref().map_or_else(|| opened.clone(), |history| history.guard(opened.clone()));
     let docker = Docker::new(&environment, &config.docker.socket, &config.run_directory);
+    let libvirt = Libvirt::new(&environment);
     let supervision = supervision(&config, &environment, &docker, units).await?;
     let hosts = Hosts::start(store.clone(), &environment);
     let service = Arc::new(LateService::default());
@@ -89,13 +92,18 @@ pub async fn serve(config: Config, environment: Environment, units: bool) -> Res
         mesh: Arc::clone(&mesh_view),
         simulated: simulated.clone(),
         invitation: trust::invitation(&config)?,
-        local: api::Local { host: config.host_name(), streams: Arc::new(docker.clone()) },
+        local: api::Local {
+            host: config.host_name(),
+            streams: Arc::new(docker.clone()),
+            consoles: Arc::new(libvirt.clone()),
+        },
     };
     let context = api::Context::with_trust(&environment, store.clone(), service.clone(), settings, Some(trusted));
     let answering = answer(&config, &context, &stop).await?;
     let beats = Arc::new(AtomicU64::new(0));
     let agent = Agent {
         askers: names::askers(&ledger).context("who is on this host cannot be read")?,
+        libvirt,
         config,
         environment,
         units,
@@ -201,7 +209,6 @@ async fn supervision(
             announce,
             stop,
             output: supervisor::Output::Trace,
-            grace: supervisor::GRACE,
             fencing: supervisor::Fencing { killer: Arc::new(Cgroups::default()), place: Place::Thread },
         };
         let driver = Arc::new(docker.clone());
@@ -219,6 +226,7 @@ struct Agent {
     way: Way,
     store: Arc<dyn Store>,
     docker: Docker,
+    libvirt: Libvirt,
     ledger: Ledger,
     askers: Askers,
     supervision: Arc<dyn Supervision>,
@@ -284,6 +292,8 @@ impl Agent {
         let watch = Watch {
             config: config.clone(),
             docker: self.docker.clone(),
+            // Its supervisors are units; without systemd there are none.
+            libvirt: self.units.then(|| self.libvirt.clone()),
             network: network.map(Network::status),
             keys: self.trust.keys().clone(),
         };
@@ -412,7 +422,7 @@ impl Agent {
             orchestrator,
             ledger: self.ledger,
             supervision: self.supervision,
-            driver: Arc::new(self.docker),
+            drivers: Drivers { containers: Arc::new(self.docker), machines: Arc::new(self.libvirt) },
             network: network.as_ref().map(Network::addressing),
             led: network.as_ref().map(|network| (network.published(), network.links(), floats)),
             askers: self.askers,

@@ -4,6 +4,7 @@
 //! an agent that starts anew is a simulated host that was rebooted.
 
 use crate::api::simulated::{Refused, SimulatedHosts};
+use crate::compute::Drivers;
 use crate::compute::simulated::{Gait, NoWitness, Simulated};
 use crate::compute::supervisor::{self, Fencing, Options, Output};
 use crate::environment::{Backoff, Environment, Identity};
@@ -177,6 +178,7 @@ impl Site {
                 capacity: CAPACITY,
                 overcommit: Overcommit::default(),
                 versions: BTreeMap::from([("stampede".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]),
+                warnings: Vec::new(),
                 address: self.address.clone(),
                 secrets: None,
             },
@@ -209,7 +211,7 @@ impl Site {
             orchestrator: self.orchestrator,
             ledger,
             supervision: Arc::new(Tasks::new(&environment, run)),
-            driver: Arc::new(containers.clone()),
+            drivers: Drivers::one(Arc::new(containers.clone())),
             network: self.network,
             led: None,
             askers: Askers::default(),
@@ -237,7 +239,6 @@ fn supervise(environment: &Environment, ledger: &Ledger, runtime: &Path, contain
             announce,
             stop,
             output: Output::Trace,
-            grace: supervisor::GRACE,
             fencing: Fencing { killer: Arc::new(containers.clone()), place: Place::Task },
         };
         Box::pin(async move { supervisor::run(&id, Arc::new(containers), options).await })

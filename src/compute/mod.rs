@@ -4,10 +4,11 @@
 //! first: called again after a cut, by another process or on another day, it comes to the same end. What already runs
 //! is taken over as it is.
 //!
-//! [`docker`] is the driver for containers, [`simulated`] one with nothing behind it; [`supervisor`] is the small program that stands by one instance.
+//! [`docker`] is the driver for containers, [`libvirt`] for virtual machines, [`simulated`] one with nothing behind it; [`supervisor`] is the small program that stands by one instance.
 //! [`native`] is what people made with Docker alone; [`streams`] what they ask of what runs.
 
 pub mod docker;
+pub mod libvirt;
 pub mod native;
 pub mod simulated;
 pub mod streams;
@@ -15,35 +16,66 @@ pub mod supervisor;
 
 use crate::resource::assignment::{Assignment, Token};
 use crate::resource::port::Protocol;
+use crate::storage;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// How long a container has between being asked to stop and being killed.
+pub const GRACE: Duration = Duration::from_secs(10);
 
 /// What went wrong between a driver and what it drives.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is not there, or went away in the middle.
-    #[error("Docker cannot be reached to {action}")]
-    Gone { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{daemon} cannot be reached to {action}")]
+    Gone { daemon: Daemon, action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     /// It is there and has not answered in time.
-    #[error("Docker has not answered in {}s to {action}", limit.as_secs())]
-    Late { action: &'static str, limit: Duration },
+    #[error("{daemon} has not answered in {}s to {action}", limit.as_secs())]
+    Late { daemon: Daemon, action: &'static str, limit: Duration },
     /// It said no, in its own words.
     #[error("{message}")]
     Refused { action: &'static str, status: Option<u16>, message: String },
     /// It said something that we do not understand.
-    #[error("Docker's answer to {action} makes no sense")]
-    Answer { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("the answer of {daemon} to {action} makes no sense")]
+    Answer { daemon: Daemon, action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     /// The image is not on this host; it can be pulled.
     #[error("the image {0} is not on this host")]
     ImageAbsent(String),
     /// Something of another's has the name.
-    #[error("the container name {0} is taken by a container that belongs to nobody we know")]
-    Foreign(String),
+    #[error("the name {name} is taken in {daemon} by what belongs to nobody we know")]
+    Foreign { daemon: Daemon, name: String },
+    /// An image cannot be had, or is not what it should be.
+    #[error(transparent)]
+    Image(#[from] storage::Error),
+    /// What it needs on this host's disk cannot be written.
+    #[error("cannot {action}")]
+    Disk { action: &'static str, source: std::io::Error },
+    /// This host runs nothing of its kind.
+    #[error("this host has no {0}")]
+    Absent(Daemon),
     /// The managed network's name is taken by a network of another kind.
     #[error("Docker's network {name} is not ours: {reason}")]
     Network { name: String, reason: String },
+}
+
+/// What a driver drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    Docker,
+    Libvirt,
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Docker => "Docker",
+            Self::Libvirt => "libvirt",
+        })
+    }
 }
 
 impl Error {
@@ -166,7 +198,17 @@ pub struct LogLine {
 
 /// What runs workloads.
 #[async_trait::async_trait]
-pub trait Driver: Send + Sync + std::fmt::Debug {
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// What it drives, for words.
+    fn daemon(&self) -> Daemon {
+        Daemon::Docker
+    }
+
+    /// How long what it runs has between being asked to stop and being ended.
+    fn grace(&self) -> Duration {
+        GRACE
+    }
+
     /// What is driven, and whether it is there.
     async fn probe(&self) -> Result<DriverInfo, Error>;
 
@@ -200,8 +242,12 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
         Ok(BTreeSet::new())
     }
 
-    /// Fetches an image; `progress` is told how far it is, in words.
-    async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error>;
+    /// Fetches the image of an assignment; `progress` is told how far it is, in words.
+    async fn pull(
+        &self,
+        assignment: &Assignment,
+        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<(), Error>;
 
     /// Output since a moment in the driver's own words ([`LogLine::at`], that moment included), and what follows until
     /// it ends.
@@ -221,4 +267,26 @@ pub trait Driver: Send + Sync + std::fmt::Debug {
     /// Whether something that is found ended may have been ended by a daemon that went away: the present one was started
     /// after it, and daemons do not leave it running. `None` where that cannot be told.
     async fn outlived(&self, observed: &Observed) -> Result<Option<bool>, Error>;
+}
+
+/// The drivers of a host, by what they run.
+#[derive(Clone, Debug)]
+pub struct Drivers {
+    pub containers: Arc<dyn Driver>,
+    pub machines: Arc<dyn Driver>,
+}
+
+impl Drivers {
+    /// One for all.
+    pub fn one(driver: Arc<dyn Driver>) -> Self {
+        Self { containers: driver.clone(), machines: driver }
+    }
+
+    /// The one that runs `assignment`; that of containers, where nothing is known of it.
+    pub fn of(&self, assignment: Option<&Assignment>) -> &Arc<dyn Driver> {
+        match assignment {
+            Some(assignment) if assignment.workload.is_machine() => &self.machines,
+            _ => &self.containers,
+        }
+    }
 }

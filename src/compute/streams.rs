@@ -25,6 +25,15 @@ pub struct OutputWish {
     pub timestamps: bool,
 }
 
+/// A console of a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// Its screen, keyboard and mouse, as VNC (RFC 6143) has them.
+    Screen,
+    /// Its first serial line.
+    Serial,
+}
+
 /// What is to be run in an instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
@@ -166,6 +175,12 @@ pub trait Streams: Send + Sync + Debug {
 
     /// Runs a command in it.
     async fn execute(&self, external_id: &str, command: &Command) -> Result<Execution, Error>;
+
+    /// Its console: what comes from it, and what goes to it, as bytes.
+    async fn console(&self, _external_id: &str, _console: Console) -> Result<Execution, Error> {
+        let message = "a container has no console; run a command in it (exec)".to_owned();
+        Err(Error::Refused { action: "open the console", status: None, message })
+    }
 
     /// What it uses, about once a second, until it ends.
     async fn figures(&self, external_id: &str) -> Result<BoxStream<'static, Result<Figures, Error>>, Error>;

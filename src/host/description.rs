@@ -2,19 +2,21 @@
 
 use super::config::Config;
 use crate::compute::Driver;
+use crate::compute::libvirt::Libvirt;
 use crate::membership::HostDescription;
 use crate::membership::record::{Capability, Capacity, SecretNames};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::time::Duration;
 
-/// Docker has this long to say that it is there.
+/// Docker, and libvirt, have this long to say that they are there.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Looks at the machine. `network_ready` says whether containers can be joined to the managed network.
 pub async fn describe(
     config: &Config,
     driver: &dyn Driver,
+    libvirt: Option<&Libvirt>,
     network_ready: bool,
     underlay: Option<IpAddr>,
     secrets: Option<SecretNames>,
@@ -29,6 +31,18 @@ pub async fn describe(
         capabilities.insert(Capability::Container);
         versions.insert("docker".to_owned(), info.version);
     }
+    let mut warnings = Vec::new();
+    if let Some(libvirt) = libvirt.filter(|libvirt| libvirt.is_there())
+        && let Ok(Ok(probed)) = tokio::time::timeout(PROBE_LIMIT, libvirt.probed()).await
+    {
+        versions.insert("libvirt".to_owned(), probed.libvirt);
+        versions.insert("qemu".to_owned(), probed.qemu);
+        if let Some(accelerator) = probed.accelerator {
+            capabilities.insert(Capability::VirtualMachine);
+            versions.insert("accelerator".to_owned(), accelerator.name().to_owned());
+        }
+        warnings.extend(probed.warning);
+    }
     if network_ready {
         capabilities.insert(Capability::Network);
     }
@@ -39,6 +53,7 @@ pub async fn describe(
         capacity: capacity(config),
         overcommit: config.placement.overcommit(),
         versions,
+        warnings,
         address: advertised(config, underlay),
         secrets,
     }

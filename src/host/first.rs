@@ -55,6 +55,10 @@ impl Firsts {
         let _waited_for = WaitedFor::new(&self.waited_for);
         let (on, what) = (driver.clone(), assignment.clone());
         let under_way = Asked::new(&self.asked, &assignment.id);
+        if assignment.workload.is_machine() {
+            // Its image may have to come first; and what a qemu takes to start makes a supervisor's own start small.
+            return None;
+        }
         if assignment.exclusive.is_some() {
             // Beside systemd, which takes longer to bring up its supervisor than Docker to make it.
             tokio::spawn(async move {
@@ -175,7 +179,7 @@ mod tests {
         let ledger = Ledger::open(directory.path()).unwrap();
         let daemon = Simulated::new(&environment, "h1", Gait::default(), Arc::new(NoWitness));
         let driver: Arc<dyn Driver> = Arc::new(daemon.clone());
-        driver.pull("busybox", &|_| {}).await.unwrap();
+        driver.pull(&Assignment::example("1i1"), &|_| {}).await.unwrap();
         let firsts = Firsts::default();
         let start = |id| {
             let (firsts, driver, ledger, environment) = (&firsts, &driver, &ledger, &environment);

@@ -4,17 +4,18 @@ use super::chain;
 use super::exclusive::Exclusives;
 use super::first::Firsts;
 use super::floating::Floats;
+use super::machines;
 use super::natives::Natives;
 use super::plan::{self, Seen, Step, Unit, Wanted, plan};
 use super::queue::{Again, Queue};
 use super::reclaim::Kept;
-use crate::compute::{self, Driver, halt, supervisor};
+use crate::compute::{self, Driver, Drivers, halt, supervisor};
 use crate::environment::Environment;
 use crate::network::{Addressing, Links, Published, dns::Askers};
 use crate::orchestration::lifecycle::{self, Observation};
 use crate::orchestration::{Orchestrator, StatusError, Told, workload};
 use crate::placement::record::{Claim, token};
-use crate::resource::assignment::{Assignment, Desired, Exclusive, Token};
+use crate::resource::assignment::{Assignment, Desired, Exclusive, GuestData, Token};
 use crate::resource::{Resource, State, identifier, instance, link, port};
 use crate::store::ledger::{self, Ledger, Report};
 use crate::store::mirror::{Item, Mirror};
@@ -59,7 +60,7 @@ pub struct Instances {
     pub orchestrator: Orchestrator,
     pub ledger: Ledger,
     pub supervision: Arc<dyn Supervision>,
-    pub driver: Arc<dyn Driver>,
+    pub drivers: Drivers,
     /// `None` on a host without the managed network.
     pub network: Option<Addressing>,
     /// The public ports that it opens, and whom its instances are linked to, where it sees to that.
@@ -231,7 +232,8 @@ impl Instances {
                 return Ok(None);
             };
             at_rest = resource.state == State::Stopped && report.as_ref().is_none_or(Report::is_over);
-            wanted = Some(self.wanted(&resource, token, exclusive));
+            let told = machines::told(&*self.store, &self.host, &resource).await?;
+            wanted = Some(self.wanted(&resource, token, exclusive, told));
             current = Some(Current { token, generation: resource.generation, row: Mutex::new(entry) });
         } else if let Some(ledger) = &ledger {
             tombstone = self.store.get(&key::gone(&ledger.uuid)).await?.entry.is_some();
@@ -246,7 +248,7 @@ impl Instances {
         if seen.is_to_be_down() && self.firsts.goes_on(id) {
             return Ok(None);
         }
-        if !at_rest && seen.is_to_be_down() && self.runs(id).await? {
+        if !at_rest && seen.is_to_be_down() && self.runs(id, self.driver(&seen)).await? {
             seen.unit = Unit::Left;
         }
         Ok(Some((seen, current)))
@@ -255,15 +257,21 @@ impl Instances {
     /// Who of an earlier generation has its address on this host, and is still up with it.
     async fn occupied(&self, assignment: &Assignment) -> Result<Option<String>, LookError> {
         let Some(other) = self.kept.other(assignment) else { return Ok(None) };
-        if self.supervision.state(&other).await?.alive() || self.runs(&other).await? {
+        let known = self.ledger.assignment(&other)?;
+        if self.supervision.state(&other).await?.alive() || self.runs(&other, self.drivers.of(known.as_ref())).await? {
             return Ok(Some(other));
         }
         self.kept.forget(&other);
         Ok(None)
     }
 
-    async fn runs(&self, id: &str) -> Result<bool, LookError> {
-        Ok(self.driver.observe(id).await?.is_some_and(|found| found.running))
+    async fn runs(&self, id: &str, driver: &Arc<dyn Driver>) -> Result<bool, LookError> {
+        Ok(driver.observe(id).await?.is_some_and(|found| found.running))
+    }
+
+    /// What runs it here.
+    fn driver(&self, seen: &Seen) -> &Arc<dyn Driver> {
+        self.drivers.of(seen.wanted.as_ref().map(|wanted| &wanted.assignment).or(seen.ledger.as_ref()))
     }
 
     /// Whether its row says that it is on another host, or on none. What stays, is to run and has no host by its row found one
@@ -277,14 +285,19 @@ impl Instances {
         Ok(resource.uuid == known.uuid && host.as_deref() != Some(self.host.as_str()) && !lost)
     }
 
-    fn wanted(&self, resource: &Resource, token: Token, exclusive: Option<Exclusive>) -> Wanted {
+    fn wanted(&self, resource: &Resource, token: Token, exclusive: Option<Exclusive>, told: GuestData) -> Wanted {
         let address = resource
             .get::<Ipv4Addr>(instance::ADDRESS)
             .and_then(|address| self.network.as_ref().map(|network| network.managed(address)));
         let image_uuid = resource.get::<String>(instance::IMAGE_UUID).unwrap_or_default();
         let image = workload::image(&image_uuid).map(|(_, reference)| reference.to_owned()).unwrap_or_default();
         Wanted {
-            assignment: workload::assignment(resource, token, image, address, exclusive),
+            assignment: workload::assignment(
+                resource,
+                token,
+                workload::Given { image, network: address, told },
+                exclusive,
+            ),
             purge: instance::desired(resource) == Desired::Purged,
             deallocate: lifecycle::to_deallocate(resource),
         }
@@ -328,20 +341,25 @@ impl Instances {
     /// Where nothing of it was here before, the agent starts it; what is to be said of it then.
     async fn first_start(&self, seen: &Seen) -> Option<Observation> {
         let wanted = seen.wanted.as_ref().filter(|_| seen.ledger.is_none())?;
-        let phase = self.firsts.start(&self.driver, &self.ledger, &self.environment, &wanted.assignment).await?;
+        let phase = self.firsts.start(self.driver(seen), &self.ledger, &self.environment, &wanted.assignment).await?;
         plan::runs(&phase)
     }
 
     /// What its image exposes, where the cluster does not know that yet: once it runs, its container tells. It is published
     /// where that was asked for.
-    async fn expose(&self, current: &Current, seen: &Observation) -> Result<Option<link::Ports>, LookError> {
+    async fn expose(
+        &self,
+        current: &Current,
+        driver: &Arc<dyn Driver>,
+        seen: &Observation,
+    ) -> Result<Option<link::Ports>, LookError> {
         let Observation::Running { external_id, .. } = seen else { return Ok(None) };
         let row: Resource = decode(&current.row())?;
         let publish = port::wants_exposed(&row);
         if !publish && link::knows_image_ports(&row) {
             return Ok(None);
         }
-        let exposed = self.driver.exposed(external_id).await?;
+        let exposed = driver.exposed(external_id).await?;
         if publish {
             self.orchestrator.exposed(&self.host, current.token, row.id, &exposed).await?;
         }
@@ -349,13 +367,13 @@ impl Instances {
     }
 
     /// Its supervisor ends it; where that could not (it was killed, or had hardly begun), this does.
-    async fn stop(&self, id: &str) -> Result<(), LookError> {
+    async fn stop(&self, id: &str, driver: &Arc<dyn Driver>) -> Result<(), LookError> {
         self.supervision.stop(id, STOP_PATIENCE).await?;
         if self.firsts.goes_on(id) {
             return Err(LookError::Starting);
         }
-        if let Some(found) = self.driver.observe(id).await? {
-            halt(&*self.driver, &found, supervisor::GRACE).await?;
+        if let Some(found) = driver.observe(id).await? {
+            halt(&**driver, &found, driver.grace()).await?;
         }
         Ok(())
     }
@@ -389,7 +407,7 @@ impl Instances {
                 self.ledger.keep_assignment(*assignment).await?;
             }
             Step::ForgetReport => self.ledger.forget_report(id)?,
-            Step::StopUnit => self.stop(id).await?,
+            Step::StopUnit => self.stop(id, self.driver(seen)).await?,
             // What became of it stands in its report. A long start (an image on its way) goes on without us, so that a stop
             // that is asked for meanwhile is heard.
             Step::StartUnit => {
@@ -401,9 +419,10 @@ impl Instances {
                 drop(self.supervision.start(id, START_PATIENCE).await?);
             }
             Step::RemoveWorkload => {
-                let observed = self.driver.observe(id).await?;
+                let driver = self.driver(seen);
+                let observed = driver.observe(id).await?;
                 if let Some(observed) = &observed {
-                    self.driver.remove(&observed.external_id).await?;
+                    driver.remove(&observed.external_id).await?;
                 }
                 return Ok(observed.is_some());
             }
@@ -417,7 +436,7 @@ impl Instances {
             }
             Step::Say(observation) => {
                 if let Some(current) = current {
-                    let exposed = self.expose(current, &observation).await;
+                    let exposed = self.expose(current, self.driver(seen), &observation).await;
                     let (read, ports) = (current.row(), exposed.as_ref().ok().and_then(Option::as_ref));
                     let said =
                         self.orchestrator.observed_exposing(&self.host, current.token, &read, &observation, ports);

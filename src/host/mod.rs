@@ -14,6 +14,7 @@ pub mod floating;
 pub mod instances;
 pub mod natives;
 pub mod links;
+pub mod machines;
 pub mod plan;
 mod queue;
 pub mod reclaim;

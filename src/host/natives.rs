@@ -10,13 +10,13 @@
 use super::chain;
 use super::instances::{Instances, LookError};
 use super::queue::Again;
+use crate::compute;
 use crate::compute::native::{Glimpse, Natives as Driver};
-use crate::compute::{self, supervisor};
 use crate::network::Spares;
 use crate::orchestration::lifecycle::Observation;
 use crate::orchestration::{Told, workload};
 use crate::placement::record::{Claim, token};
-use crate::resource::assignment::{Assignment, Desired};
+use crate::resource::assignment::{Assignment, Desired, GuestData};
 use crate::resource::native::Native;
 use crate::resource::{Resource, State, identifier, instance};
 use crate::store::mirror::Item;
@@ -294,7 +294,8 @@ impl Instances {
         let image_uuid = resource.get::<String>(instance::IMAGE_UUID).unwrap_or_default();
         let image = workload::image(&image_uuid).map(|(_, reference)| reference.to_owned()).unwrap_or_default();
         let token = token(self.cluster_generation, claim.create_revision);
-        workload::assignment(resource, token, image, address, None)
+        let given = workload::Given { image, network: address, told: GuestData::default() };
+        workload::assignment(resource, token, given, None)
     }
     /// Does one step. True where that changed what there is to be looked at.
     async fn apply_to_native(
@@ -305,7 +306,7 @@ impl Instances {
         row: &Entry,
         step: Step,
     ) -> Result<bool, LookError> {
-        let grace = supervisor::GRACE;
+        let grace = compute::GRACE;
         let said = match step {
             Step::Stop => {
                 site.driver.stop_native(external_id, grace).await?;

@@ -222,10 +222,14 @@ fn moving_report(report: &Report, wanted: &Wanted) -> Option<Observation> {
             Some(Observation::Ended { exit_code: *exit_code, message: message.clone() })
         }
         Phase::Ended { reason: EndReason::DriverGone, .. } => {
-            Some(Observation::Starting { message: Some("Docker is not there; waiting for it".into()) })
+            Some(Observation::Starting { message: Some(format!("{} is not there; waiting for it", daemon(wanted))) })
         }
         _ => None,
     }
+}
+
+const fn daemon(wanted: &Wanted) -> &'static str {
+    if wanted.assignment.workload.is_machine() { "libvirt" } else { "Docker" }
 }
 
 #[cfg(test)]

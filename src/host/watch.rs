@@ -4,6 +4,7 @@ use super::chain;
 use super::config::Config;
 use super::description::describe;
 use crate::compute::docker::{Docker, ManagedNetwork};
+use crate::compute::libvirt::Libvirt;
 use crate::compute::{Driver, Event};
 use crate::membership::trust::Keyring;
 use crate::membership::{HostDescription, Membership};
@@ -22,6 +23,8 @@ const SOON: Duration = Duration::from_secs(2);
 pub struct Watch {
     pub config: Config,
     pub docker: Docker,
+    /// `None` where nothing could stand by virtual machines.
+    pub libvirt: Option<Libvirt>,
     /// `None` on a host without the managed network.
     pub network: Option<watch::Receiver<NetworkStatus>>,
     pub keys: Keyring,
@@ -51,12 +54,13 @@ impl Watch {
         };
         let underlay = self.network.as_ref().and_then(|status| status.borrow().underlay);
         let secrets = self.keys.held().map(|held| held.names());
-        describe(&self.config, &self.docker, ready, underlay, secrets).await
+        describe(&self.config, &self.docker, self.libvirt.as_ref(), ready, underlay, secrets).await
     }
 
     /// Looks whenever something may have changed, and tells the cluster; never ends.
     pub async fn run(mut self, membership: Membership, mut told: HostDescription) {
         let mut events = self.docker.events();
+        let mut machines = self.libvirt.as_ref().map_or_else(|| futures::stream::pending().boxed(), Driver::events);
         let mut secrets = self.keys.watch();
         let mut network = self.network.take();
         self.network = network.clone();
@@ -64,6 +68,7 @@ impl Watch {
             let settled = told.capabilities.len() > usize::from(network.is_some());
             tokio::select! {
                 () = resync(&mut events) => {}
+                () = resync(&mut machines) => {}
                 () = changed(&mut network) => {}
                 // The keyring is ours, so that this ends never.
                 _ = secrets.changed() => {}

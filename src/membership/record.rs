@@ -45,6 +45,9 @@ pub struct Host {
     /// What is installed: `stampede`, `docker`, `kernel`, `systemd`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, String>,
+    /// What of it is not as it should be, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// Which cluster secrets it has ([`super::trust::keyring`]); `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secrets: Option<SecretNames>,
@@ -218,6 +221,7 @@ impl Host {
         fields.insert("labels".into(), json!(self.labels()));
         fields.insert("capabilities".into(), json!(self.capabilities));
         fields.insert("versions".into(), json!(self.versions));
+        fields.insert("warnings".into(), json!(self.warnings));
         fields.insert("agentAddress".into(), alive.map_or(Value::Null, |alive| json!(alive.address)));
         Resource {
             id: self.id,

@@ -22,6 +22,8 @@ pub struct HostDescription {
     pub capacity: Capacity,
     pub overcommit: Overcommit,
     pub versions: BTreeMap<String, String>,
+    /// What of it is not as it should be.
+    pub warnings: Vec<String>,
     /// Where other agents reach this one: `198.18.0.1:9080`.
     pub address: String,
     /// Its cluster secrets.
@@ -256,6 +258,7 @@ fn plan(
                 capacity: description.capacity,
                 overcommit: description.overcommit,
                 versions: description.versions.clone(),
+                warnings: description.warnings.clone(),
                 protocol: PROTOCOL,
                 ..Host::default()
             };
@@ -295,6 +298,7 @@ fn describe(known: &Host, machine_id: &str, description: &HostDescription) -> Ho
         capacity: description.capacity,
         overcommit: description.overcommit,
         versions: description.versions.clone(),
+        warnings: description.warnings.clone(),
         secrets: description.secrets.clone(),
         protocol: PROTOCOL,
         ..known.clone()

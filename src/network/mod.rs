@@ -54,8 +54,10 @@ pub mod subnet;
 mod tests;
 
 pub use address::{Allocator, hold};
+pub use driver::endpoint_end as port_name;
 pub use floating::{Floating, Lead};
 pub use links::Links;
+pub use overlay::BRIDGE;
 pub use ports::Published;
 pub use spares::{ForDocker, Spares};
 pub use subnet::SubnetSpec;

@@ -5,7 +5,7 @@ use super::image::resource;
 use super::orchestrator::{Orchestrator, invalid, with_todo};
 use super::workload;
 use super::{Draft, ServiceError, Written, lifecycle, seed};
-use super::{credentials, floating, links, ports};
+use super::{credentials, floating, links, machine, ports};
 use crate::membership::record::Capability;
 use crate::placement::record::{Promise, constraints};
 use crate::placement::{PlaceError, Policy, Request, Wanted, Writes};
@@ -30,6 +30,16 @@ fn chosen(wanted: &Resource, host: &str, host_id: u64, address: Option<&ManagedA
     }
     port::choose(&mut next, ports);
     next
+}
+
+/// What runs it.
+fn kind(wanted: &Resource) -> Capability {
+    let image = wanted.get::<String>(instance::IMAGE_UUID);
+    match image.and_then(|uuid| workload::image(&uuid).map(|(kind, _)| kind)) {
+        Some(Capability::Simulated) => Capability::Simulated,
+        _ if instance::is_machine(wanted) => Capability::VirtualMachine,
+        kind => kind.unwrap_or(Capability::Container),
+    }
 }
 
 impl Orchestrator {
@@ -101,10 +111,7 @@ impl Orchestrator {
             uuid: wanted.uuid.clone(),
             generation: wanted.generation,
             wanted: Wanted {
-                kind: wanted
-                    .get::<String>(instance::IMAGE_UUID)
-                    .and_then(|uuid| workload::image(&uuid).map(|(kind, _)| kind))
-                    .unwrap_or(Capability::Container),
+                kind: kind(wanted),
                 promise: Promise::of(wanted),
                 choose: port::to_choose(wanted),
                 requested_host: wanted.get(instance::REQUESTED_HOST),
@@ -131,7 +138,7 @@ impl Orchestrator {
                 }
                 Err(error) => Err(error),
             },
-            _ => Err(invalid("InvalidOption", instance::NETWORK_IDS, "a container has one network; name one")),
+            _ => Err(invalid("InvalidOption", instance::NETWORK_IDS, "an instance has one network; name one")),
         }
     }
 
@@ -170,11 +177,15 @@ impl Orchestrator {
         credentials::take(&mut draft.fields)?;
         ports::take(&mut draft.fields)?;
         links::take(&mut draft.fields)?;
-        let (image_uuid, image_id) = self.image(&draft).await?;
+        let (image_uuid, image_id) = if draft.kind == instance::MACHINE {
+            self.machine_image(&mut draft).await?
+        } else {
+            // A default that is only counted with, and by its default at that, is not stored.
+            draft.fields.remove(instance::MEMORY_MB);
+            self.image(&draft).await?
+        };
         draft.fields.insert(instance::IMAGE_UUID.into(), image_uuid.into());
         draft.fields.insert(instance::IMAGE_ID.into(), image_id.into());
-        // A default that is only counted with, and by its default at that, is not stored.
-        draft.fields.remove(instance::MEMORY_MB);
         if count > 1 && draft.uuid.is_some() {
             return Err(ServiceError::Conflict("several cannot share one uuid; leave it out".into()));
         }
@@ -206,6 +217,7 @@ impl Orchestrator {
         let state = if start { State::Creating } else { State::Stopped };
         let mut wanted = resource(id, draft, self.environment(), state, self.now());
         let managed = self.is_managed(&wanted).await?;
+        machine::check(&wanted, managed)?;
         ports::check(&wanted, managed)?;
         links::check(&wanted, managed)?;
         floating::check(&wanted, managed)?;

@@ -43,7 +43,8 @@ impl Images {
         Ok(entry.map(|entry| decode::<Resource>(&entry)).transpose()?.map(|image| image.uuid))
     }
 
-    async fn find(&self, uuid: &str) -> Result<Option<u64>, ServiceError> {
+    /// The number of the image `uuid`, where there is one.
+    pub async fn find(&self, uuid: &str) -> Result<Option<u64>, ServiceError> {
         let entry = self.store.get(&key::uuid(uuid)).await?.entry;
         Ok(entry.and_then(|entry| owner_id(&entry.value)))
     }

@@ -21,6 +21,7 @@ pub mod house;
 mod image;
 mod links;
 pub mod lifecycle;
+mod machine;
 pub mod names;
 mod native;
 mod orchestrator;

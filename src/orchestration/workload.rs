@@ -2,23 +2,41 @@
 
 use crate::membership::record::Capability;
 use crate::resource::assignment::{
-    AssignedFloating, AssignedLink, Assignment, Container, Desired, Exclusive, ManagedAddress, PublicPort, Token,
-    Workload,
+    AssignedFloating, AssignedLink, Assignment, Container, Desired, Exclusive, GuestData, Machine, ManagedAddress,
+    PublicPort, Token, Workload,
 };
 use crate::resource::{Resource, dns_name, floating, identifier, instance, link, port};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The assignment of `resource` under the claim `token`; `address` is its place on the managed network.
+/// What images begin with that only simulated hosts run.
+const SIMULATION: &str = "sim";
+const SIMULATED: &str = "sim:";
+/// Of a virtual machine that says nothing of it.
+const MACHINE_MEMORY_MB: u64 = 256;
+
+/// What an assignment says that its row does not.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// What a container's driver calls its image.
+    pub image: String,
+    /// Its place on the managed network.
+    pub network: Option<ManagedAddress>,
+    /// What a virtual machine is told.
+    pub told: GuestData,
+}
+
+/// The assignment of `resource` under the claim `token`.
 ///
 /// `exclusive`: the life of the host in which it may run, where it must not run twice.
-pub fn assignment(
-    resource: &Resource,
-    token: Token,
-    image: String,
-    network: Option<ManagedAddress>,
-    exclusive: Option<Exclusive>,
-) -> Assignment {
+pub fn assignment(resource: &Resource, token: Token, given: Given, exclusive: Option<Exclusive>) -> Assignment {
+    let Given { image, network, told } = given;
+    // One that is only said to run is run by what runs everything.
+    let workload = if instance::is_machine(resource) && !image.starts_with(SIMULATED) {
+        Workload::VirtualMachine(machine(resource, told))
+    } else {
+        Workload::Container(container(resource, image, network.as_ref()))
+    };
     let desired = instance::desired(resource);
     Assignment {
         id: identifier::instance(resource.id),
@@ -30,7 +48,7 @@ pub fn assignment(
         on_end: instance::on_end(resource),
         native: instance::is_native(resource).then(|| resource.get(instance::EXTERNAL_ID)).flatten(),
         exclusive,
-        workload: Workload::Container(container(resource, image, network.as_ref())),
+        workload,
         account: resource.account_id,
         network,
         ports: ports(resource),
@@ -66,14 +84,26 @@ pub fn image(uuid: &str) -> Option<(Capability, &str)> {
     let (kind, reference) = uuid.split_once(':').filter(|(_, reference)| !reference.is_empty())?;
     match kind {
         "docker" => Some((Capability::Container, reference)),
-        "sim" => Some((Capability::Simulated, uuid)),
+        SIMULATION => Some((Capability::Simulated, uuid)),
         _ => None,
+    }
+}
+
+fn machine(resource: &Resource, told: GuestData) -> Machine {
+    Machine {
+        name: resource.name.clone(),
+        hostname: resource.get(instance::HOSTNAME),
+        image: resource.get(instance::MACHINE_IMAGE).unwrap_or_default(),
+        vcpu: resource.get(instance::VCPU).unwrap_or(1),
+        memory_mb: resource.get(instance::MEMORY_MB).unwrap_or(MACHINE_MEMORY_MB),
+        disk_mb: resource.get(instance::DISK_MB).unwrap_or(0),
+        told,
     }
 }
 
 /// The events that are to fail: `data` of a simulated instance names them `<event>::fail`.
 fn faults(resource: &Resource, image: &str) -> BTreeSet<String> {
-    let simulated = image.starts_with("sim:");
+    let simulated = image.starts_with(SIMULATED);
     let truthy = |value: &Value| !matches!(value, Value::Null | Value::Bool(false));
     let asked = resource.data.iter().filter(|(_, value)| simulated && truthy(value));
     asked.filter_map(|(name, _)| name.strip_suffix("::fail").map(str::to_owned)).collect()

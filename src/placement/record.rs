@@ -108,7 +108,7 @@ impl Promise {
         Self {
             share: Share {
                 memory_mb,
-                cpu_millis: number(instance::COMPUTE).unwrap_or(0),
+                cpu_millis: number(instance::COMPUTE).or_else(|| Some(number(instance::VCPU)? * 1000)).unwrap_or(0),
                 disk_mb: number(instance::DISK_MB).unwrap_or(0),
             },
             name: instance.name.clone(),

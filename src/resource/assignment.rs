@@ -4,6 +4,7 @@
 
 use super::link;
 use super::port::Protocol;
+use super::ssh_key::SshKey;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -144,6 +145,71 @@ impl Assignment {
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Workload {
     Container(Container),
+    VirtualMachine(Machine),
+}
+
+impl Workload {
+    /// What it is called within; `None` where that follows from its address.
+    pub fn hostname(&self) -> Option<&str> {
+        match self {
+            Self::Container(container) => container.hostname.as_deref(),
+            Self::VirtualMachine(machine) => machine.hostname.as_deref(),
+        }
+    }
+
+    pub const fn is_machine(&self) -> bool {
+        matches!(self, Self::VirtualMachine(_))
+    }
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Machine {
+    /// The instance's name, if it has one; the domain is called `<name>-<id>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// What its disk is a clone of.
+    pub image: MachineImage,
+    /// Processors.
+    pub vcpu: u32,
+    /// Mebibytes.
+    pub memory_mb: u64,
+    /// Its disk in mebibytes, where that is to be larger than its image.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disk_mb: u64,
+    /// What else it is told by its config drive.
+    pub told: GuestData,
+}
+
+/// What a virtual machine's disk is made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineImage {
+    /// The number of its row.
+    pub id: u64,
+    /// Where it is fetched from: `http:` or `https:`.
+    pub url: String,
+    /// Of what is fetched, before it is unpacked: `sha256:…`, or the digits alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+}
+
+/// What a config drive says beside an instance's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GuestData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub userdata: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<SshKey>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its host's label `zone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// A Docker container. Empty and `None` mean: as the image says.

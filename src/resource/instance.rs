@@ -74,6 +74,18 @@ pub fn is_exclusive(instance: &Resource) -> bool {
     instance.get::<OnHostLoss>(ON_HOST_LOSS) == Some(OnHostLoss::Move)
 }
 
+/// The kind of a virtual machine.
+pub const MACHINE: &str = "virtualMachine";
+/// Processors of a virtual machine.
+pub const VCPU: &str = "vcpu";
+/// Of a virtual machine: its image's address and checksum, as they were when it was made.
+pub const MACHINE_IMAGE: &str = "machineImage";
+
+/// Whether it is a virtual machine.
+pub fn is_machine(instance: &Resource) -> bool {
+    instance.kind == MACHINE
+}
+
 /// Whether it is a container that somebody made with Docker alone.
 pub fn is_native(instance: &Resource) -> bool {
     instance.get(NATIVE).unwrap_or(false)

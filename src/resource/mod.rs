@@ -20,6 +20,7 @@ pub mod port;
 pub mod process;
 mod record;
 pub mod schema;
+pub mod ssh_key;
 mod state;
 pub mod trail;
 pub mod transition;

@@ -67,6 +67,7 @@ fn description(name: &str) -> HostDescription {
         capacity: Capacity { cpu_millis: 2000, memory_mb: 4096, disk_mb: 10_000 },
         overcommit: Overcommit::default(),
         versions: BTreeMap::from([("docker".into(), "26.1".into())]),
+        warnings: Vec::new(),
         address: format!("{name}.test:9080"),
         secrets: None,
     }
@@ -106,6 +107,7 @@ async fn put_host(store: &Arc<dyn Store>, id: u64, memory_mb: u64) {
         capabilities: description.capabilities,
         capacity: Capacity { memory_mb, ..description.capacity },
         versions: description.versions,
+        warnings: description.warnings,
         ..Host::default()
     };
     let alive = Alive { identity: "i".into(), incarnation: 1, boot_id: "b".into(), address: description.address };

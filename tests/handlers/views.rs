@@ -53,7 +53,6 @@ async fn of_what_is_not_there_yet_there_are_no_rows_and_none_can_be_made() {
     let world = World::new(in_memory()).await;
     let client = &world.client;
     for list in [
-        "virtualmachines",
         "ippools",
         "ipassociations",
         "settings",

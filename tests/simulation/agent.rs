@@ -2,8 +2,8 @@
 
 use crate::machine::TTL;
 use crate::network::Led;
-use stampede::compute::Driver;
 use stampede::compute::supervisor::cgroup::Killer;
+use stampede::compute::{Driver, Drivers};
 use stampede::environment::{Clock, Environment};
 use stampede::host::exclusive::{self, Exclusives};
 use stampede::host::first::Firsts;
@@ -190,6 +190,7 @@ async fn join(site: &Site) -> Result<Joined, JoinError> {
             capacity: Capacity { cpu_millis: 2000, memory_mb: site.memory_mb, disk_mb: 10_000 },
             overcommit: Overcommit::default(),
             versions: BTreeMap::new(),
+            warnings: Vec::new(),
             address: format!("{}:9080", site.name),
             secrets: None,
         },
@@ -251,7 +252,7 @@ async fn live(site: &Site, desk: &watch::Sender<Option<Desk>>, hosts: Hosts, (jo
         orchestrator,
         ledger: site.ledger.clone(),
         supervision: site.supervision.clone(),
-        driver: site.driver.clone(),
+        drivers: Drivers::one(site.driver.clone()),
         network: Some(Addressing::new(subnet(), mtu)),
         led: Some(led),
         askers: stampede::network::dns::Askers::default(),

@@ -322,7 +322,6 @@ impl Machine {
                 announce,
                 stop,
                 output: Output::Trace,
-                grace: supervisor::GRACE,
                 fencing: Fencing { killer: Arc::new(containers.clone()), place: Place::Task },
             };
             let (driver, off) = (Arc::new(containers.clone()), off.clone());

@@ -73,8 +73,12 @@ impl Driver for Mortal<Simulated> {
     async fn list(&self) -> Result<Vec<Observed>, Error> {
         self.call(self.inner.list()).await
     }
-    async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error> {
-        self.call(self.inner.pull(image, progress)).await
+    async fn pull(
+        &self,
+        assignment: &Assignment,
+        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<(), Error> {
+        self.call(self.inner.pull(assignment, progress)).await
     }
     fn logs(&self, external_id: &str, since: &str) -> BoxStream<'static, Result<LogLine, Error>> {
         self.inner.logs(external_id, since)

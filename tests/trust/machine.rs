@@ -5,7 +5,7 @@ use futures::stream::{self, BoxStream};
 use stampede::compute::streams::{
     Channel, Command, Execution, Figures, OutputWish, Piece, Pieces, Running, Size, Streams,
 };
-use stampede::compute::{Error, Observed};
+use stampede::compute::{Daemon, Error, Observed};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -52,7 +52,11 @@ impl Running for Ran {
 impl Streams for Machine {
     async fn find(&self, id: &str) -> Result<Option<Observed>, Error> {
         if self.away.load(Ordering::Relaxed) {
-            return Err(Error::Late { action: "list containers", limit: Duration::from_secs(30) });
+            return Err(Error::Late {
+                daemon: Daemon::Docker,
+                action: "list containers",
+                limit: Duration::from_secs(30),
+            });
         }
         let running = !self.stopped.load(Ordering::Relaxed);
         Ok((id == "1i5").then(|| Observed {
@@ -74,7 +78,7 @@ impl Streams for Machine {
         if wish.since.is_some_and(|since| since > 4_000_000_000_000) {
             return Ok(stream::iter([
                 piece(Channel::Stdout, "begun"),
-                Err(Error::Answer { action: "read", source: "rubbish".into() }),
+                Err(Error::Answer { daemon: Daemon::Docker, action: "read", source: "rubbish".into() }),
             ])
             .boxed());
         }

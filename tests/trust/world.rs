@@ -170,7 +170,7 @@ impl Agent {
             mesh: Arc::default(),
             simulated: Arc::default(),
             invitation,
-            local: Local { host: name.into(), streams: machine.clone() },
+            local: Local { host: name.into(), streams: machine.clone(), consoles: machine.clone() },
         };
         let context = Context::with_trust(
             &world.environment,

@@ -29,7 +29,7 @@ use super::{agents, body, router};
 use crate::compute::streams::Streams;
 use crate::membership::record::Capability;
 use crate::resource::declaration::Type;
-use crate::resource::{Resource, date, identifier, types};
+use crate::resource::{Resource, date, identifier, instance, types};
 use axum::body::Body;
 use axum::extract::FromRequestParts;
 use axum::extract::ws::WebSocketUpgrade;
@@ -38,7 +38,7 @@ use axum::response::{IntoResponse, Response};
 use conversation::{Conversation, End, Told};
 use form_urlencoded::Serializer;
 use front::{Form, Pace};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,19 +64,29 @@ const INSTANCE: &str = "instance";
 pub struct Local {
     /// The host's name.
     pub host: String,
+    /// Of containers, and of virtual machines.
     pub streams: Arc<dyn Streams>,
+    pub consoles: Arc<dyn Streams>,
+}
+
+impl Local {
+    async fn open(&self, id: &str, uuid: &str, kind: Kind, wish: Wish) -> Result<Conversation, ApiError> {
+        let streams = if kind.is_console() { &self.consoles } else { &self.streams };
+        source::open(streams.as_ref(), id, uuid, wish).await
+    }
 }
 
 /// The streams that a row has addresses for.
 pub fn links(declared: &Type, row: &Resource, principal: &Principal) -> impl Iterator<Item = &'static str> {
     let there = declared.base == INSTANCE && row.removed.is_none() && row.fields.contains_key("hostId");
-    let may: [bool; 3] = Kind::ALL.map(|kind| there && may(kind, declared, row, principal));
+    let of_its_kind = |kind: Kind| kind.is_console() == instance::is_machine(row);
+    let may: [bool; 5] = Kind::ALL.map(|kind| there && of_its_kind(kind) && may(kind, declared, row, principal));
     Kind::ALL.into_iter().zip(may).filter(|(_, may)| *may).map(|(kind, _)| kind.name())
 }
 
 /// A public row is shown to all; what it says is for its owner.
 fn may(kind: Kind, declared: &Type, row: &Resource, principal: &Principal) -> bool {
-    let reads = kind != Kind::Exec && principal.sees_all();
+    let reads = !kind.acts() && principal.sees_all();
     reads || principal.may_write(declared, row)
 }
 
@@ -139,7 +149,7 @@ async fn open(
     let by_token = request.parameter(token::PARAMETER).is_some();
     let upgrade = match parts.headers.contains_key(header::UPGRADE) {
         true => Some(upgrade(parts, by_token, INPUT).await?),
-        false if kind == Kind::Exec => return Err(upgrade_required(None)),
+        false if kind.acts() => return Err(upgrade_required(None)),
         false => None,
     };
     let place = place(context)?;
@@ -181,7 +191,7 @@ async fn begin(
         return Err(ApiError::with_code(StatusCode::CONFLICT, "NotPlaced", message));
     };
     match &context.local {
-        Some(local) if local.host == host => source::open(local.streams.as_ref(), &id, &row.uuid, wish).await,
+        Some(local) if local.host == host => local.open(&id, &row.uuid, kind, wish).await,
         _ => {
             let parameters = Serializer::new(String::new())
                 .extend_pairs(query.iter().filter(|(name, _)| name != token::PARAMETER))
@@ -268,6 +278,30 @@ async fn address(context: &Context, request: &Request, kind: Kind, body: Body) -
     Ok((StatusCode::CREATED, [json], told.to_string()).into_response())
 }
 
+/// An address at which the screen of the virtual machine that was asked for is open to whoever has it, for half a minute.
+///
+/// # Errors
+/// 503 where this host has no secret to sign it with.
+pub fn screen(context: &Context, request: &Request) -> Result<Value, ApiError> {
+    let mut path = request.path.clone();
+    path.push(Kind::Vnc.name().to_owned());
+    // noVNC wants bytes as they are.
+    let mut query = vec![("raw".to_owned(), "true".to_owned())];
+    let token = token::make(context, &request.principal, &path, &query)?;
+    query.push((token::PARAMETER.to_owned(), token.text));
+    let parameters = Serializer::new(String::new()).extend_pairs(&query).finish();
+    let base = request.base.replacen("http", "ws", 1);
+    Ok(json!({
+        "type": "instanceConsole",
+        "links": {},
+        "actions": {},
+        "kind": "websocket-vnc",
+        "url": format!("{base}/{}?{parameters}", path.join("/")),
+        // The socket behind it is open to nobody else.
+        "password": "",
+    }))
+}
+
 /// To another agent, which has looked at who asks. `path` is what comes behind [`PATH`].
 pub async fn answer_agent(context: &Arc<Context>, parts: &Parts, path: [&str; 3]) -> Result<Response, ApiError> {
     let [kind, id, uuid] = path;
@@ -277,7 +311,7 @@ pub async fn answer_agent(context: &Arc<Context>, parts: &Parts, path: [&str; 3]
     let wish = Wish::read(kind, &pairs.into_owned().collect::<Vec<_>>())?;
     let upgrade = upgrade(parts, true, MESSAGE).await?;
     let place = place(context)?;
-    let conversation = source::open(local.streams.as_ref(), id, uuid, wish).await?;
+    let conversation = local.open(id, uuid, kind, wish).await?;
     let conversation = Conversation { place: Some(place), ..conversation };
     if let Some(agent) = parts.extensions.get::<agents::Agent>() {
         tracing::debug!(instance = id, kind = kind.name(), asked = %agent.host, "a stream for another host's client");

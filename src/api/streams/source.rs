@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(30);
 pub async fn open(streams: &dyn Streams, id: &str, uuid: &str, wish: Wish) -> Result<Conversation, ApiError> {
     let found = streams.find(id).await.map_err(refused)?.filter(|found| found.uuid == uuid);
     let Some(found) = found else {
-        let message = "there is no container of it on its host, yet or any more; wait until it runs (?wait=running)";
+        let message = "there is nothing of it on its host, yet or any more; wait until it runs (?wait=running)";
         return Err(ApiError::with_code(StatusCode::CONFLICT, "NoContainer", message));
     };
     if !found.running && !matches!(wish, Wish::Logs(_)) {
@@ -40,6 +40,10 @@ pub async fn open(streams: &dyn Streams, id: &str, uuid: &str, wish: Wish) -> Re
         Wish::Exec(command) => {
             let execution = streams.execute(&found.external_id, &command).await.map_err(refused)?;
             tokio::spawn(run(execution, instance));
+        }
+        Wish::Console(console) => {
+            let execution = streams.console(&found.external_id, console).await.map_err(refused)?;
+            tokio::spawn(attach(execution, instance));
         }
         Wish::Stats => {
             let figures = streams.figures(&found.external_id).await.map_err(refused)?;
@@ -133,6 +137,22 @@ async fn run(execution: Execution, instance: Instance) {
     if !over {
         running.hang_up().await;
     }
+}
+
+/// Bytes to and fro, until either end has had enough.
+async fn attach(execution: Execution, instance: Instance) {
+    let Execution { output, input, running } = execution;
+    let Instance { told, said } = instance;
+    let ended = tokio::select! {
+        ended = tell_pieces(output, &told) => ended,
+        () = feed(input, said, running.as_ref()) => None,
+    };
+    let end = match ended {
+        None => return,
+        Some(Err(error)) => failed(&error),
+        Some(Ok(())) => End::ended("the guest is off, or its host has closed the console"),
+    };
+    let _ = told.send(Told::End(end)).await;
 }
 
 /// What the client says, until it has gone. A command that reads no more is none that has ended.

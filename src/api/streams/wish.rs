@@ -1,7 +1,7 @@
 //! What is asked for, read from an address: `…/logs?follow=true&tail=10`.
 
 use super::super::error::ApiError;
-use crate::compute::streams::{Command, OutputWish, Size};
+use crate::compute::streams::{Command, Console, OutputWish, Size};
 use crate::resource::date;
 use crate::resource::validation::{Invalid, InvalidCode};
 use axum::http::StatusCode;
@@ -12,16 +12,31 @@ pub enum Kind {
     Logs,
     Exec,
     Stats,
+    /// Of virtual machines.
+    Vnc,
+    Serial,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Exec, Self::Logs, Self::Stats];
+    pub const ALL: [Self; 5] = [Self::Exec, Self::Logs, Self::Stats, Self::Vnc, Self::Serial];
+
+    /// Whether it is of virtual machines, and not of containers.
+    pub const fn is_console(self) -> bool {
+        matches!(self, Self::Vnc | Self::Serial)
+    }
+
+    /// Whether more is asked than to look.
+    pub const fn acts(self) -> bool {
+        matches!(self, Self::Exec | Self::Vnc | Self::Serial)
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Logs => "logs",
             Self::Exec => "exec",
             Self::Stats => "stats",
+            Self::Vnc => "vnc",
+            Self::Serial => "serial",
         }
     }
 
@@ -36,6 +51,7 @@ pub enum Wish {
     Logs(OutputWish),
     Exec(Command),
     Stats,
+    Console(Console),
 }
 
 impl Wish {
@@ -54,6 +70,8 @@ impl Wish {
             })),
             Kind::Exec => query.command().map(Self::Exec),
             Kind::Stats => Ok(Self::Stats),
+            Kind::Vnc => Ok(Self::Console(Console::Screen)),
+            Kind::Serial => Ok(Self::Console(Console::Serial)),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Docker's errors as ours: gone, late, refused, or not understood.
 
-use crate::compute::Error;
+use crate::compute::{Daemon, Error};
 use std::time::Duration;
 
 pub(super) fn gone(action: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::Gone { action, source: Box::new(source) }
+    Error::Gone { daemon: Daemon::Docker, action, source: Box::new(source) }
 }
 
 /// What this client's error means.
@@ -22,9 +22,9 @@ pub(super) fn refused(action: &'static str, source: bollard::errors::Error) -> E
         | Client::SocketNotFoundError(_) => gone(action, source),
         // An answer cut short in the middle of a line reads as one that makes no sense, and is nothing to build on either.
         Client::JsonDataError { .. } | Client::JsonSerdeError { .. } | Client::StrParseError { .. } => {
-            Error::Answer { action, source: Box::new(source) }
+            Error::Answer { daemon: Daemon::Docker, action, source: Box::new(source) }
         }
-        other => Error::Answer { action, source: Box::new(other) },
+        other => Error::Answer { daemon: Daemon::Docker, action, source: Box::new(other) },
     }
 }
 
@@ -36,6 +36,6 @@ pub(super) async fn within<T>(
 ) -> Result<T, Error> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result.map_err(|source| refused(action, source)),
-        Err(_) => Err(Error::Late { action, limit }),
+        Err(_) => Err(Error::Late { daemon: Daemon::Docker, action, limit }),
     }
 }

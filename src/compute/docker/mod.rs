@@ -22,9 +22,9 @@ mod time;
 
 pub use network::{ManagedNetwork, NETWORK};
 
-use super::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
+use super::{Created, Daemon, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use crate::environment::{Backoff, Environment};
-use crate::resource::assignment::{Assignment, Token, Workload};
+use crate::resource::assignment::{Assignment, Container, Token, Workload};
 use crate::resource::port::{self, Protocol};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
@@ -155,7 +155,7 @@ impl Driver for Docker {
 
     async fn ensure_created(&self, assignment: &Assignment) -> Result<Created, Error> {
         let action = "create the container";
-        let Workload::Container(container) = &assignment.workload;
+        let container = container(assignment, action)?;
         let slices = self.0.daemon.facts(self).await?.slices;
         let name = request::name(&assignment.id, container);
         // Some rounds, for one with our name that is just being made by another of us, or removed.
@@ -184,7 +184,7 @@ impl Driver for Docker {
                 }
                 Err(error @ Error::Refused { status: Some(409), .. }) => match self.inspect(&name).await? {
                     Some(other) if label(&other, LABEL_UUID) != Some(&assignment.uuid) => {
-                        return Err(Error::Foreign(name));
+                        return Err(Error::Foreign { daemon: Daemon::Docker, name });
                     }
                     _ if round == 19 => return Err(error),
                     _ => backoff.wait().await,
@@ -192,7 +192,7 @@ impl Driver for Docker {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Foreign(name))
+        Err(Error::Foreign { daemon: Daemon::Docker, name })
     }
 
     async fn start(&self, external_id: &str) -> Result<(), Error> {
@@ -260,8 +260,12 @@ impl Driver for Docker {
         Ok(ports.map(|port| (port.private, port.protocol)).collect())
     }
 
-    async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error> {
-        pull::pull(self, image, progress).await
+    async fn pull(
+        &self,
+        assignment: &Assignment,
+        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<(), Error> {
+        pull::pull(self, &container(assignment, "pull the image")?.image, progress).await
     }
 
     fn logs(&self, external_id: &str, since: &str) -> BoxStream<'static, Result<LogLine, Error>> {
@@ -286,6 +290,15 @@ impl Driver for Docker {
             return Ok(Some(false));
         }
         Ok(facts.started_at.zip(observed.started_at).map(|(daemon, container)| daemon > container))
+    }
+}
+
+fn container<'a>(assignment: &'a Assignment, action: &'static str) -> Result<&'a Container, Error> {
+    match &assignment.workload {
+        Workload::Container(container) => Ok(container),
+        Workload::VirtualMachine(_) => {
+            Err(Error::Refused { action, status: None, message: "Docker runs no virtual machines".to_owned() })
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::refused;
 use super::{Docker, LONG};
-use crate::compute::Error;
+use crate::compute::{Daemon, Error};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures::stream::StreamExt;
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub(super) async fn pull(
     let mut said = String::new();
     loop {
         let answer = match tokio::time::timeout(LONG, answers.next()).await {
-            Err(_) => return Err(Error::Late { action, limit: LONG }),
+            Err(_) => return Err(Error::Late { daemon: Daemon::Docker, action, limit: LONG }),
             Ok(None) => return Ok(()),
             Ok(Some(Err(source))) => return Err(refused(action, source)),
             Ok(Some(Ok(answer))) => answer,

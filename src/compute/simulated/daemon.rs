@@ -1,7 +1,7 @@
 //! The daemon's own state, and what befalls it.
 
 use super::{Running, Why, Witness};
-use crate::compute::{Error, Observed};
+use crate::compute::{Daemon, Error, Observed};
 use crate::environment::Environment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
@@ -299,5 +299,5 @@ pub(super) fn absent(action: &'static str) -> Error {
 }
 
 pub(super) fn gone(action: &'static str) -> Error {
-    Error::Gone { action, source: "the simulated daemon is away".into() }
+    Error::Gone { daemon: Daemon::Docker, action, source: "the simulated daemon is away".into() }
 }

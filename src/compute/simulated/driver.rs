@@ -2,7 +2,7 @@
 
 use super::daemon::{Condition, Container, gone, succeeds};
 use super::{Running, Simulated, Why, faults, image};
-use crate::compute::{Created, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
+use crate::compute::{Created, Daemon, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use crate::resource::assignment::Assignment;
 use futures::stream::{BoxStream, StreamExt};
 use std::time::Duration;
@@ -24,7 +24,11 @@ impl Simulated {
         if self.condition() == Condition::Away {
             return Err(gone(action));
         }
-        tokio::time::timeout(limit, answered).await.map_err(|_| Error::Late { action, limit })?;
+        tokio::time::timeout(limit, answered).await.map_err(|_| Error::Late {
+            daemon: Daemon::Docker,
+            action,
+            limit,
+        })?;
         if self.condition() == Condition::Away { Err(gone(action)) } else { Ok(()) }
     }
 
@@ -55,7 +59,7 @@ impl Simulated {
         match tokio::time::timeout(limit, answer).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(gone(action)),
-            Err(_) => Err(Error::Late { action, limit }),
+            Err(_) => Err(Error::Late { daemon: Daemon::Docker, action, limit }),
         }
     }
 
@@ -80,7 +84,7 @@ impl Simulated {
                 let _ = changes.changed().await;
             }
         };
-        tokio::time::timeout(limit, over).await.map_err(|_| Error::Late { action, limit })
+        tokio::time::timeout(limit, over).await.map_err(|_| Error::Late { daemon: Daemon::Docker, action, limit })
     }
 
     /// The container of an instance; of several, the one that runs.
@@ -125,7 +129,7 @@ impl Simulated {
             self.forget(&found.external_id);
         }
         if self.find(&assignment.id, None).is_some() {
-            return Err(Error::Foreign(assignment.id.clone()));
+            return Err(Error::Foreign { daemon: Daemon::Docker, name: assignment.id.clone() });
         }
         for event in ["storage.image.activate", "storage.volume.activate"] {
             succeeds(faults(assignment), event, "create the container")?;
@@ -250,9 +254,13 @@ impl Driver for Simulated {
         Ok(self.state().containers.values().map(Container::observed).collect())
     }
 
-    async fn pull(&self, image: &str, progress: &(dyn for<'a> Fn(&'a str) + Send + Sync)) -> Result<(), Error> {
+    async fn pull(
+        &self,
+        assignment: &Assignment,
+        progress: &(dyn for<'a> Fn(&'a str) + Send + Sync),
+    ) -> Result<(), Error> {
         progress("pulling");
-        let image = image.to_owned();
+        let image = image(assignment).to_owned();
         self.order("pull the image", self.gait.start * 4, LONG, move |this| {
             this.state().images.insert(image);
             Ok(())

@@ -78,11 +78,16 @@ impl Running {
 }
 
 fn image(assignment: &Assignment) -> &str {
-    let Workload::Container(container) = &assignment.workload;
-    &container.image
+    match &assignment.workload {
+        Workload::Container(container) => &container.image,
+        Workload::VirtualMachine(machine) => &machine.image.url,
+    }
 }
 
 fn faults(assignment: &Assignment) -> &BTreeSet<String> {
-    let Workload::Container(container) = &assignment.workload;
-    &container.faults
+    const NONE: &BTreeSet<String> = &BTreeSet::new();
+    match &assignment.workload {
+        Workload::Container(container) => &container.faults,
+        Workload::VirtualMachine(_) => NONE,
+    }
 }

@@ -1,8 +1,10 @@
 //! `stampede supervise <id>`: the supervisor as a process of its own.
 
 use super::cgroup::Cgroups;
-use super::{Fencing, GRACE, Options, Output, after, run};
+use super::{Fencing, Options, Output, after, run};
+use crate::compute::Driver;
 use crate::compute::docker::{Docker, SOCKET};
+use crate::compute::libvirt::Libvirt;
 use crate::environment::Environment;
 use crate::membership::Place;
 use crate::store::ledger::Ledger;
@@ -69,9 +71,16 @@ async fn work(arguments: &Supervise) -> Result<u8, Error> {
             stop.cancel();
         }
     });
-    let docker = Arc::new(Docker::new(&environment, &arguments.docker, first(&arguments.runtime)));
+    // What cannot be read is told of by who stands by it.
+    let is_machine =
+        ledger.assignment(&arguments.id).is_ok_and(|found| found.is_some_and(|found| found.workload.is_machine()));
+    let driver: Arc<dyn Driver> = if is_machine {
+        Arc::new(Libvirt::new(&environment))
+    } else {
+        Arc::new(Docker::new(&environment, &arguments.docker, first(&arguments.runtime)))
+    };
     let options = options(arguments, environment, ledger, stop);
-    Ok(run(&arguments.id, docker, options).await)
+    Ok(run(&arguments.id, driver, options).await)
 }
 
 fn options(arguments: &Supervise, environment: Environment, ledger: Ledger, stop: CancellationToken) -> Options {
@@ -82,7 +91,6 @@ fn options(arguments: &Supervise, environment: Environment, ledger: Ledger, stop
         announce: Arc::new(Service),
         stop,
         output: Output::Stdout,
-        grace: GRACE,
         fencing: Fencing { killer: Arc::new(Cgroups::default()), place: Place::Thread },
     }
 }

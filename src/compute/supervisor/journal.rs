@@ -107,7 +107,7 @@ fn words(phase: &Phase) -> String {
             let why = match reason {
                 EndReason::Own => "ended by itself",
                 EndReason::Asked => "stopped as asked",
-                EndReason::DriverGone => "waiting for Docker",
+                EndReason::DriverGone => "waiting for its daemon",
                 EndReason::Shutdown => "stopped with the machine",
                 EndReason::Fenced => "fenced",
             };

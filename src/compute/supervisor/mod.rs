@@ -39,9 +39,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long an instance has between being asked to stop and being killed, unless somebody says otherwise.
-pub const GRACE: Duration = Duration::from_secs(10);
-
 /// While a supervisor works on a start or waits for Docker, systemd gives it so long at a time.
 const EXTENSION: Duration = Duration::from_secs(60);
 
@@ -65,7 +62,6 @@ pub struct Options {
     /// Cancelled: stop the instance, and then end.
     pub stop: CancellationToken,
     pub output: Output,
-    pub grace: Duration,
     pub fencing: Fencing,
 }
 

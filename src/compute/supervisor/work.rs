@@ -107,7 +107,7 @@ impl Supervisor {
             Err(error) if error.is_gone() => Over::Gone(None, Some(error)),
             // It cannot be waited for; whether it runs is looked at again.
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot wait for the container");
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot wait for its end");
                 Over::Gone(None, Some(error))
             }
         }
@@ -222,7 +222,8 @@ impl Supervisor {
         let tell = move |text: &str| {
             said.send_replace(text.to_owned());
         };
-        let mut pull = std::pin::pin!(driver.pull(image, &tell));
+        let assignment = self.assignment.clone();
+        let mut pull = std::pin::pin!(driver.pull(&assignment, &tell));
         let stop = self.options.stop.clone();
         loop {
             tokio::select! {
@@ -299,7 +300,7 @@ impl Supervisor {
             ?health,
             ?machine,
             ?action,
-            "the container has ended"
+            "it has ended"
         );
         match action {
             Action::AwaitDaemon => Over::Gone(Some(end), None),
@@ -394,7 +395,8 @@ impl Supervisor {
         self.output = None;
         let seen = self.journal.phase.clone().filter(|phase| decide::last_seen(phase).is_some());
         let message = error.map(|error| words(&error)).or_else(|| end.as_ref().and_then(|end| end.message.clone()));
-        tracing::warn!(instance = self.assignment.id, message, "Docker is gone; waiting for it");
+        let daemon = self.driver.daemon();
+        tracing::warn!(instance = self.assignment.id, message, "{daemon} is gone; waiting for it");
         self.journal.report(Phase::Ended {
             reason: EndReason::DriverGone,
             exit_code: end.and_then(|end| end.exit_code),
@@ -428,14 +430,14 @@ impl Supervisor {
         self.options.announce.stopping();
         let reason = decide::on_stop(self.machine().await);
         tracing::info!(instance = self.assignment.id, ?reason, "stopping it");
-        let limit = self.options.grace + Duration::from_secs(60);
+        let limit = self.driver.grace() + Duration::from_secs(60);
         let stopped = if !self.daemon_answers_soon().await {
-            Err("Docker is not there to stop it".to_owned())
+            Err(format!("{} is not there to stop it", self.driver.daemon()))
         } else {
             match tokio::time::timeout(limit, self.stop_container()).await {
                 Ok(Ok(end)) => Ok(end),
                 Ok(Err(error)) => Err(words(&error)),
-                Err(_) => Err("Docker has not stopped it in time".to_owned()),
+                Err(_) => Err(format!("{} has not stopped it in time", self.driver.daemon())),
             }
         };
         let end = stopped.unwrap_or_else(|message| {
@@ -463,7 +465,7 @@ impl Supervisor {
         let id = &self.assignment.id;
         let ours = |found: &Observed| found.uuid == self.assignment.uuid;
         let Some(found) = self.driver.observe(id).await?.filter(ours) else { return Ok(End::default()) };
-        halt(&*self.driver, &found, self.options.grace).await?;
+        halt(&*self.driver, &found, self.driver.grace()).await?;
         Ok(self.driver.observe(id).await?.filter(ours).map(|found| found.end()).unwrap_or_default())
     }
 }

@@ -8,7 +8,6 @@ use crate::network::dns::Askers;
 use crate::network::metadata::way;
 use crate::network::overlay::BRIDGE;
 use crate::network::subnet::SubnetSpec;
-use crate::resource::assignment::Workload;
 use crate::resource::dns_name::{self, DOMAIN};
 use crate::store::ledger::Ledger;
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
@@ -51,8 +50,7 @@ impl Server {
             }
         };
         let network = assignment.network.filter(|network| network.address == address)?;
-        let Workload::Container(container) = assignment.workload;
-        let hostname = container.hostname.unwrap_or_else(|| dns_name::of_address(address));
+        let hostname = assignment.workload.hostname().map_or_else(|| dns_name::of_address(address), str::to_owned);
         Some(Guest { id, address, hostname, mtu: network.mtu })
     }
 }

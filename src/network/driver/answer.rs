@@ -119,6 +119,7 @@ impl Driver {
             "NetworkDriver.CreateEndpoint" => self.create_endpoint(&read(call, body)?).await,
             "NetworkDriver.EndpointOperInfo" => Ok(json!({"Value": {}})),
             "NetworkDriver.Join" => self.join(&read(call, body)?).await,
+            "Stampede.Pin" => self.pin(&read(call, body)?).await,
             "NetworkDriver.DeleteEndpoint" => {
                 let call: wire::OfEndpoint = read(call, body)?;
                 self.endpoints.delete(&call.endpoint).await?;
@@ -193,6 +194,14 @@ impl Driver {
             }
         };
         Ok(json!({"Address": format!("{address}/{}", self.subnet.prefix), "Data": {}}))
+    }
+
+    /// The port of a virtual machine, which libvirt has made.
+    async fn pin(&self, call: &wire::Pin) -> Result<Value, Refusal> {
+        let address = call.address.parse().map_err(|_| Refusal::BadAddress(call.address.clone()))?;
+        let (assignment, network) = self.assigned(address)?;
+        self.endpoints.hold(&assignment.id, &network, self.subnet.mac(address)).await?;
+        Ok(json!({}))
     }
 
     /// One of those that are kept for Docker.

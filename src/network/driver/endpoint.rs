@@ -15,7 +15,7 @@ use crate::resource::assignment::ManagedAddress;
 use stampede_netlink::{
     Mac,
     address::Others,
-    link::{PortFlags, VethSpec},
+    link::{PortFlags, Settings, VethSpec},
     pin::Pin,
 };
 use std::collections::{BTreeSet, HashMap};
@@ -101,7 +101,9 @@ impl Endpoints {
             result = self.kernel.netlink.create_veth(&spec).await;
         }
         result?;
-        self.pin(&spec, network, mac).await?;
+        if let Some(bridge) = spec.master {
+            self.pin(&spec.name, bridge, network, mac).await?;
+        }
         let quiet = [Wish::Interface6(name, "disable_ipv6", "1")];
         for error in self.kernel.ensure_settings(&quiet).1 {
             tracing::warn!(%error, "IPv6 stays on for this port");
@@ -110,13 +112,25 @@ impl Endpoints {
         Ok(())
     }
 
+    /// Makes a port that somebody else has made, a virtual machine's, its instance's own, as if it were made here.
+    pub async fn hold(&self, owner: &str, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
+        let name = host_end(owner);
+        let settings =
+            Settings { master: Some(self.bridge().await?), port: PortFlags::pinned(), ..Settings::default() };
+        self.kernel.netlink.set_link(&name, &settings).await?;
+        let quiet = [Wish::Interface6(name.clone(), "disable_ipv6", "1")];
+        for error in self.kernel.ensure_settings(&quiet).1 {
+            tracing::warn!(%error, "IPv6 stays on for this port");
+        }
+        self.pin(&name, self.bridge().await?, network, mac).await
+    }
+
     /// What is sent to its address goes to this port from now on, and nowhere else ([`super::super::pins`]), and it sends as
     /// itself.
-    async fn pin(&self, spec: &VethSpec, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
-        let Some(bridge) = spec.master else { return Ok(()) };
-        let port = self.kernel.netlink.link_index(&spec.name).await?;
+    async fn pin(&self, name: &str, bridge: u32, network: &ManagedAddress, mac: Mac) -> Result<(), Error> {
+        let port = self.kernel.netlink.link_index(name).await?;
         self.kernel.netlink.pin(&Pin { bridge, port, address: network.address.into(), mac }).await?;
-        senders::admit(&self.kernel, Sender { port: spec.name.clone(), mac, address: network.address }).await
+        senders::admit(&self.kernel, Sender { port: name.to_owned(), mac, address: network.address }).await
     }
 
     /// The addresses that Docker's own containers have here.

@@ -14,6 +14,8 @@
 //! Where Docker asks for an address without saying which, it is for a container that somebody started with Docker alone
 //! ([`super::spares`]): it gets one of those that this host keeps for that.
 //!
+//! A virtual machine's port is made by libvirt; `Stampede.Pin` lays on it what a container's has, before it runs.
+//!
 //! Every call can come again, late, or for what is long gone.
 
 mod answer;
@@ -24,7 +26,8 @@ mod http;
 mod wire;
 
 pub use answer::Driver;
-pub(super) use endpoint::{host_end as endpoint_end, parse as parse_alias};
+pub use endpoint::host_end as endpoint_end;
+pub(super) use endpoint::parse as parse_alias;
 pub use http::serve;
 
 use super::kernel::{self, Kernel};
@@ -38,6 +41,9 @@ use tokio::net::UnixListener;
 
 /// Where Docker looks for drivers; the file's name is the driver's.
 pub const SOCKET: &str = "/run/docker/plugins/stampede.sock";
+
+/// What is asked, beside what Docker asks, before a virtual machine runs: that its port is its own.
+pub const PIN: &str = "/Stampede.Pin";
 
 /// What the driver is told.
 #[derive(Debug, Clone)]

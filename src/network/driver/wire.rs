@@ -99,6 +99,14 @@ pub struct ReleaseAddress {
     pub address: String,
 }
 
+/// `Stampede.Pin`
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Pin {
+    #[serde(deserialize_with = "or_default")]
+    pub address: String,
+}
+
 /// The answer to CreateEndpoint.
 #[derive(Debug, Serialize)]
 pub struct CreatedEndpoint {

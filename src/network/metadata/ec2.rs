@@ -36,7 +36,7 @@ pub fn version(facts: &Facts) -> Directory {
     }
 }
 
-fn meta_data(facts: &Facts) -> Directory {
+pub fn meta_data(facts: &Facts) -> Directory {
     let Some(row) = &facts.row else { return of_host(Directory::partial(), facts, None) };
     let directory = Directory::default()
         .text("ami-id", row.image.as_deref().unwrap_or(UNKNOWN))

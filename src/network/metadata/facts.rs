@@ -1,18 +1,14 @@
 //! What there is to tell an instance: of its place and its name from what its host was told to run, the rest from its row.
 
-use crate::network::subnet::SubnetSpec;
-use crate::resource::assignment::{Assignment, Workload};
-use crate::resource::{Resource, State, dns_name, identifier, instance};
+use crate::resource::assignment::Assignment;
+use crate::resource::ssh_key::SshKey as Key;
+use crate::resource::{Resource, dns_name, identifier, instance};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// Where a host has no label `zone`.
 pub const NO_ZONE: &str = "default";
-/// The kind of credential that is told: of other kinds there is a secret.
-const SSH_KEY: &str = "sshKey";
-/// The public half.
-const PUBLIC: &str = "publicValue";
 
 /// All of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,26 +51,18 @@ pub struct Row {
     pub public: Option<Ipv4Addr>,
 }
 
-/// The public half of an SSH key.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Key {
-    pub name: String,
-    pub value: String,
-}
-
 impl Facts {
     /// Without what the store knows; `None` of what is not on the managed network.
-    pub fn of(assignment: &Assignment, subnet: &SubnetSpec) -> Option<Self> {
+    pub fn of(assignment: &Assignment) -> Option<Self> {
         let network = assignment.network.as_ref()?;
-        let Workload::Container(container) = &assignment.workload;
         let by_address = || dns_name::of_address(network.address);
         Some(Self {
             id: assignment.id.clone(),
             uuid: assignment.uuid.clone(),
-            hostname: container.hostname.clone().unwrap_or_else(by_address),
+            hostname: assignment.workload.hostname().map_or_else(by_address, str::to_owned),
             place: Place {
                 address: network.address,
-                network: subnet.network,
+                network: Ipv4Addr::from(u32::from(network.address) & u32::from(mask(network.prefix))),
                 prefix: network.prefix,
                 gateway: network.gateway,
                 mac: network.mac.clone(),
@@ -110,18 +98,7 @@ impl Row {
     }
 }
 
-impl Key {
-    /// A credential as it is told to an instance of `account`; `None` where it is not to be.
-    pub fn of(credential: &Resource, account: Option<u64>) -> Option<Self> {
-        let told = credential.kind == SSH_KEY && credential.state == State::Active && credential.account_id == account;
-        let value = credential.get::<String>(PUBLIC).filter(|_| told)?;
-        let name = credential.name.as_deref().map(one_word).filter(|name| !name.is_empty());
-        let by_id = || format!("key-{}", credential.id);
-        Some(Self { name: name.unwrap_or_else(by_id), value: value.trim().to_owned() })
-    }
-}
-
-/// A name that is one line, and one part of a path.
-fn one_word(name: &str) -> String {
-    name.trim().chars().map(|letter| if letter.is_control() || "/=".contains(letter) { '_' } else { letter }).collect()
+/// `255.255.0.0` for 16.
+pub fn mask(prefix: u8) -> Ipv4Addr {
+    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
 }

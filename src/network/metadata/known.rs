@@ -12,10 +12,11 @@
 //! ```
 //! An instance that starts asks for some thirty things at once, which is one read.
 
-use super::facts::{Facts, Key, Row};
+use super::facts::{Facts, Row};
 use crate::environment::Environment;
 use crate::membership::record::Host;
 use crate::network::subnet::SubnetSpec;
+use crate::resource::ssh_key::SshKey;
 use crate::resource::{Resource, identifier, instance};
 use crate::store::ledger::Ledger;
 use crate::store::{self, Store, decode, key};
@@ -139,7 +140,7 @@ impl Known {
                 return None;
             }
         };
-        let facts = Facts::of(&assignment, &self.subnet)?;
+        let facts = Facts::of(&assignment)?;
         let row = match turn {
             Ok(Ok(_turn)) if self.kept().resting <= self.now() => self.read(&facts).await,
             _ => Err(Trouble::Silent),
@@ -182,7 +183,7 @@ impl Known {
         let found = try_join_all(ids.into_iter().take(instance::MOST_CREDENTIALS).map(credential)).await?;
         // One that cannot be read keeps the others from nobody.
         let keys = found.iter().filter_map(|found| decode::<Resource>(found.entry.as_ref()?).ok());
-        let keys = keys.filter_map(|credential| Key::of(&credential, instance.account_id)).collect();
+        let keys = keys.filter_map(|credential| SshKey::of(&credential, instance.account_id)).collect();
         let host = host.entry.and_then(|entry| decode::<Host>(&entry).ok());
         let zone = host.and_then(|host| host.labels().remove(ZONE));
         Ok(Some(Row::of(&instance, keys, zone)))
@@ -331,7 +332,7 @@ mod tests {
         }
         let facts = world.known.of("1i1").await.unwrap();
         let row = facts.row.as_ref().unwrap();
-        assert_eq!(row.keys, [Key { name: "mine_x_".into(), value: "ssh-ed25519 AAAA".into() }]);
+        assert_eq!(row.keys, [SshKey { name: "mine_x_".into(), value: "ssh-ed25519 AAAA".into() }]);
         assert_eq!((row.userdata.as_ref(), row.zone.as_str()), (None, "default"));
     }
 

@@ -12,11 +12,13 @@
 //! | [`server`], [`kept`] | the socket, its limits, and that it outlives the agent |
 //! | [`respond`], [`token`] | who asks and how; tokens (IMDSv2) |
 //! | [`tree`], [`ec2`], [`openstack`] | what names there are, as pure functions of what is known |
+//! | [`drive`] | the same trees as the files of a config drive |
 //! | [`known`], [`facts`] | what is known of an instance |
 //!
 //! Each host answers for its own instances alone. The address is the asker's only proof, and a connection from it is its port's
 //! ([`super::pins`]).
 
+mod drive;
 mod ec2;
 mod facts;
 mod kept;
@@ -30,6 +32,7 @@ mod token;
 mod tree;
 pub(super) mod way;
 
+pub use drive::files as config_drive;
 pub use kept::forget;
 
 use super::dns::Askers;

@@ -1,9 +1,8 @@
 //! The tree as OpenStack has it: a few documents, each from some version on.
 
-use super::facts::{Facts, Place, Row};
+use super::facts::{Facts, Place, Row, mask};
 use super::tree::{Directory, Kind};
 use serde_json::{Map, Value, json};
-use std::net::Ipv4Addr;
 
 const LATEST: &str = "latest";
 /// The first version of all, and those with which documents came.
@@ -71,10 +70,6 @@ fn meta_data(facts: &Facts, row: &Row) -> Value {
         all["project_id"] = account.as_str().into();
     }
     all
-}
-
-fn mask(prefix: u8) -> Ipv4Addr {
-    Ipv4Addr::from(u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0))
 }
 
 fn network_data(place: &Place) -> Value {

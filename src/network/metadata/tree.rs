@@ -1,6 +1,7 @@
 //! A tree of names, as it is asked for over HTTP: directories list their names, one a line.
 
 use bytes::Bytes;
+use serde_json::Value;
 
 /// What kind of text it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +74,27 @@ impl Directory {
     }
 
     /// What `path` leads to from here.
+    /// All documents, by their paths below `root`.
+    pub fn documents(&self, root: &str) -> Vec<(String, Bytes)> {
+        let below = |entry: &Entry| {
+            let path = format!("{root}/{}", entry.name);
+            match &entry.node {
+                Node::Leaf(_, content) => vec![(path, content.clone())],
+                Node::Directory(directory) => directory.documents(&path),
+            }
+        };
+        self.entries.iter().flat_map(below).collect()
+    }
+
+    /// One JSON document with the tree in it: a directory is an object.
+    pub fn json(&self) -> Value {
+        let value = |node: &Node| match node {
+            Node::Leaf(_, content) => String::from_utf8_lossy(content).into_owned().into(),
+            Node::Directory(directory) => directory.json(),
+        };
+        Value::Object(self.entries.iter().map(|entry| (entry.name.clone(), value(&entry.node))).collect())
+    }
+
     pub fn find(&self, path: &Path) -> Found {
         let mut here = self;
         let mut names = path.names.iter();

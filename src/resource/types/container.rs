@@ -8,7 +8,7 @@ use crate::resource::{constraint, floating, instance as names, link, port};
 use serde_json::{Map, Value};
 
 /// As many as are made in one request.
-const MOST_AT_ONCE: u64 = 100;
+pub const MOST_AT_ONCE: u64 = 100;
 
 /// Its kind is its type, and its uuid is given by the cluster.
 const IDENTITY: &[Field] = &[Field::string("kind").filtered(), Field::string("uuid").max_length(128).filtered()];
@@ -24,6 +24,7 @@ const OWN: &[Field] = &[
     Field::reference("imageId", "image").create().filtered(),
     Field::string("imageUuid").create(),
     Field::map(link::INSTANCE_LINKS, &Form::Reference("instance")).create().write_only(),
+    Field::int(names::MEMORY_MB).default(Literal::Int(256)).filtered(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::boolean("privileged").create().not_null().default(Literal::Boolean(false)),
     Field::boolean(names::PUBLISH_ALL).create().not_null().default(Literal::Boolean(false)),

@@ -46,6 +46,7 @@ const ADDED: &[Field] = &[
     Field::string("publicAddress"),
     Field::string("underlayAddress"),
     Field::map("versions", &Form::String),
+    Field::array("warnings", &Form::String),
 ];
 
 const ACTIONS: &[Action] = &[

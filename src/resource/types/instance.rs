@@ -42,7 +42,6 @@ pub const SHARED: &[Field] = &[
         .default(Literal::Text("stop"))
         .max_length(128)
         .filtered_as_text(),
-    Field::int("memoryMb").default(Literal::Int(256)).filtered(),
     Field::array("ports", &Form::String).create().write_only(),
     Field::string("primaryAssociatedIpAddress").not_null(),
     Field::string("primaryIpAddress").not_null(),
@@ -76,6 +75,7 @@ const OWN: &[Field] = &[
     Field::string("hostname").filtered(),
     Field::reference("imageId", "image").create().update().filtered(),
     Field::string("imageUuid"),
+    Field::int(names::MEMORY_MB).default(Literal::Int(256)).filtered(),
     Field::array("networkIds", &Form::Reference("network")).write_only(),
     Field::boolean("startOnCreate").not_null().default(Literal::Boolean(true)),
     Field::array("subnetIds", &Form::Reference("subnet")).write_only(),

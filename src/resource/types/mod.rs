@@ -62,7 +62,7 @@ mod storage_pool_host_map;
 mod subnet;
 mod subnet_ip_pool;
 pub mod subscribe;
-mod virtual_machine;
+pub mod virtual_machine;
 mod volume;
 mod volume_storage_pool_map;
 mod zone;

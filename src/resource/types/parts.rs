@@ -183,7 +183,7 @@ pub fn volume(_: &str, whole: &Resource) -> Vec<Resource> {
         row.set("imageId", image);
         row.set("instanceId", whole.id);
         row.set("deviceNumber", 0);
-        row.set("format", "docker");
+        row.set("format", if instance::is_machine(whole) { "qcow2" } else { "docker" });
         row.set("attachedState", "active");
         row.set("allocationState", "active");
         row

@@ -1,12 +1,20 @@
-//! A virtual machine. None can be made yet.
+//! A virtual machine.
 
-use super::columns::{COMMON, OWNER};
+use super::columns::{COMMON, OWNER, action};
 use super::instance::{self, ADDED, SHARED, STATE};
-use crate::resource::declaration::{Field, Form, Literal, Type};
+use crate::resource::declaration::{Action, Field, Form, Literal, Type};
+use crate::resource::validation::{Invalid, InvalidCode};
+use crate::resource::{constraint, instance as names, port};
+use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 
 /// Its kind is its type.
 const IDENTITY: &[Field] =
     &[Field::string("kind").filtered(), Field::string("uuid").create().max_length(128).filtered()];
+
+/// What qemu takes: mebibytes of memory, and processors. Their schema has no limits, as the original's.
+const MEMORY: RangeInclusive<i64> = 16..=1 << 30;
+const PROCESSORS: RangeInclusive<i64> = 1..=255;
 
 const OWN: &[Field] = &[
     Field::int("compute").create().filtered(),
@@ -15,17 +23,109 @@ const OWN: &[Field] = &[
     Field::string("imageUuid").create(),
     Field::string("libvirtVncAddress").not_null(),
     Field::string("libvirtVncPassword").not_null(),
+    Field::int(names::MEMORY_MB).create().default(Literal::Int(256)).filtered(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::reference("publicIpAddressPoolId", "ipPool").create().update(),
     Field::boolean("startOnCreate").create().not_null().default(Literal::Boolean(true)),
     Field::array("subnetIds", &Form::Reference("subnet")).create().write_only(),
-    Field::int("vcpu").create(),
+    Field::int(names::VCPU).create(),
+];
+
+/// The way to its screen, while it runs.
+pub const CONSOLE: &str = "console";
+
+const ACTIONS: &[Action] = &[
+    Action { name: CONSOLE, input: Some("instanceConsoleInput"), output: "instanceConsole" },
+    action("create", "instance"),
+    action("migrate", "instance"),
+    action("purge", "instance"),
+    action("remove", "instance"),
+    action("restart", "instance"),
+    action("restore", "instance"),
+    action("start", "instance"),
+    Action { name: "stop", input: Some("instanceStop"), output: "instance" },
+    action("update", "instance"),
 ];
 
 pub const TYPE: Type = Type {
     name: "virtualMachine",
     plural: "virtualMachines",
     fields: &[COMMON, OWNER, IDENTITY, STATE, SHARED, ADDED, OWN],
-    actions: &[],
+    collection_methods: &["GET", "POST"],
+    resource_methods: &["GET", "PUT", "DELETE"],
+    actions: ACTIONS,
+    check: Some(check),
     ..instance::TYPE
 };
+
+fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
+    let image = input.get(names::IMAGE_UUID).and_then(Value::as_str).unwrap_or_default();
+    if image.trim().is_empty() && !input.contains_key(names::IMAGE_ID) {
+        return Err(Invalid::new(
+            InvalidCode::MissingRequired,
+            names::IMAGE_ID,
+            "say which image its disk is made from: imageId or imageUuid is one that was made with POST /v1/images and a url",
+        ));
+    }
+    let chosen = |field: &str| input.get(field).and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
+    if chosen(names::NETWORK_IDS) && chosen("subnetIds") {
+        return Err(Invalid::new(
+            InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive,
+            names::NETWORK_IDS,
+            "give networkIds or subnetIds, not both",
+        ));
+    }
+    if input.get(names::ON_HOST_LOSS).and_then(Value::as_str) == Some("move") {
+        return Err(Invalid::new(
+            InvalidCode::InvalidOption,
+            names::ON_HOST_LOSS,
+            "a virtual machine stays with its host, whose disk it is on; leave onHostLoss out",
+        ));
+    }
+    limit(input, names::MEMORY_MB, &MEMORY)?;
+    limit(input, names::VCPU, &PROCESSORS)?;
+    constraint::check(input)?;
+    port::asked(input)?;
+    match input.get("count").and_then(Value::as_u64) {
+        Some(count) if count > super::container::MOST_AT_ONCE => Err(Invalid::new(
+            InvalidCode::MaxLimitExceeded,
+            "count",
+            format!("at most {} are made at once; ask several times", super::container::MOST_AT_ONCE),
+        )),
+        None | Some(0) if input.contains_key("count") => {
+            Err(Invalid::new(InvalidCode::MinLimitExceeded, "count", "count is 1 or more"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn limit(input: &Map<String, Value>, field: &str, range: &RangeInclusive<i64>) -> Result<(), Invalid> {
+    let Some(number) = input.get(field).and_then(Value::as_i64) else { return Ok(()) };
+    let code = match number {
+        number if number < *range.start() => InvalidCode::MinLimitExceeded,
+        number if number > *range.end() => InvalidCode::MaxLimitExceeded,
+        _ => return Ok(()),
+    };
+    Err(Invalid::new(code, field, format!("from {} to {}", range.start(), range.end())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_it_is_made_from_and_what_is_not_there_yet() {
+        let code = |input: Value| check(input.as_object().unwrap()).err().map(|invalid| invalid.code);
+        assert_eq!(code(json!({})), Some(InvalidCode::MissingRequired));
+        assert_eq!(code(json!({"imageUuid": " "})), Some(InvalidCode::MissingRequired));
+        assert_eq!(code(json!({"imageId": 3, "onHostLoss": "stay"})), None);
+        assert_eq!(code(json!({"imageId": 3, "onHostLoss": "move"})), Some(InvalidCode::InvalidOption));
+        assert_eq!(code(json!({"imageId": 3, "memoryMb": 16, "vcpu": 255})), None);
+        assert_eq!(code(json!({"imageId": 3, "memoryMb": 1})), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "vcpu": 0})), Some(InvalidCode::MinLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "vcpu": 256})), Some(InvalidCode::MaxLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "count": 101})), Some(InvalidCode::MaxLimitExceeded));
+        assert_eq!(code(json!({"imageId": 3, "ports": ["x"]})), Some(InvalidCode::PortWrongFormat));
+    }
+}
