@@ -142,7 +142,7 @@ async fn only_the_pages_own_scripts_run() {
 async fn who_is_not_signed_in_is_shown_where_to() {
     let world = World::new().await;
     let root = world.tcp("GET", "/", "", &[AGENT, ACCEPT]).await;
-    assert_eq!((root.status, header(&root, "location")), (302, "/v1"));
+    assert_eq!((root.status, header(&root, "location")), (302, "/ui/"));
     let page = world.tcp("GET", "/v1/containers", "", &[AGENT, ACCEPT]).await;
     assert_eq!((page.status, header(&page, "content-type")), (401, "text/html; charset=utf-8"));
     assert_eq!((variable(&page, "data")["status"].as_u64(), variable(&page, "user")), (Some(401), Value::Null));
