@@ -19,8 +19,6 @@ export default defineConfig({
     target: "es2022",
     assetsInlineLimit: 0,
     chunkSizeWarningLimit: 700,
-    // What changes seldom apart from what changes often, so that a new version is a small load.
-    rollupOptions: { output: { manualChunks: { react: ["react", "react-dom", "wouter", "@tanstack/react-query"], mantine: ["@mantine/core", "@mantine/hooks", "@mantine/notifications"] } } },
   },
   test: { environment: "jsdom", include: ["src/**/*.test.{ts,tsx}"] },
 });

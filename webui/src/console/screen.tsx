@@ -63,7 +63,7 @@ export default function Screen({ row }: { row: Instance }) {
       }
     >
       {problem != null && <Problem error={problem} retry={() => setRound((was) => was + 1)} />}
-      <div ref={place} className="terminal" role="application" aria-label={`${texts.instance.tabs.console}: ${nameOf(row).slice(0, 80)}`} />
+      <div ref={place} className="console" role="application" aria-label={`${texts.instance.tabs.console}: ${nameOf(row).slice(0, 80)}`} />
     </Panel>
   );
 }

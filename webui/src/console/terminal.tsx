@@ -90,7 +90,7 @@ export default function TerminalPane({ row }: { row: Instance }) {
         </form>
       }
     >
-      <div ref={place} className="terminal" role="group" aria-label={`${texts.terminal.label}: ${nameOf(row).slice(0, 80)}`} />
+      <div ref={place} className="console" role="group" aria-label={`${texts.terminal.label}: ${nameOf(row).slice(0, 80)}`} />
       <div className="soft" style={{ fontSize: "0.78rem", padding: "6px 16px" }}>{texts.terminal.hint}</div>
     </Panel>
   );

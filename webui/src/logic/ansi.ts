@@ -10,7 +10,7 @@ const LONGEST = 10_000;
 // eslint-disable-next-line no-control-regex -- control characters are what this is about
 const SEQUENCE = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)|[PX^_][^\u001b]*\u001b\\|[ -/]*[0-~])/g;
 // eslint-disable-next-line no-control-regex
-const BEGUN = /\u001b(?:\[[0-?]*[ -/]*|\][^\u0007]*|[PX^_][^\u001b]*|[ -/]*)?$/;
+const BEGUN = /\u001b(?:\[[0-?]*[ -/]*|\][^\u0007\u001b]*\u001b?|[PX^_][^\u001b]*\u001b?|[ -/]*)?$/;
 // Bidirectional overrides too: they would show a line as another.
 // eslint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;

@@ -46,10 +46,15 @@ export function Processes({ rows, error, retry, named }: { rows: readonly Proces
             <td className="mono">{process.processName}</td>
             <td className="soft" style={{ whiteSpace: "nowrap" }}><Ago at={process.startTimeTS} /></td>
             <td style={{ whiteSpace: "nowrap" }}>{process.endTimeTS && process.startTimeTS ? duration(process.endTimeTS - process.startTimeTS) : texts.history.running}</td>
-            <td className="wrap" data-tone={process.result === "SUCCESS" || !process.result ? undefined : "bad"} style={{ color: "var(--tone, inherit)" }}>{[process.result?.toLowerCase(), process.exitReason].filter(Boolean).join(": ")}</td>
+            <td className="wrap" data-tone={process.result === "SUCCESS" || !process.result ? undefined : "bad"} style={{ color: "var(--tone, inherit)" }}>{outcome(process)}</td>
           </tr>
         ))}
       </tbody>
     </table>
   );
+}
+
+function outcome(process: Process): string {
+  if (!process.result) return "";
+  return process.result === "SUCCESS" ? texts.history.done : [texts.history.failed, process.exitReason].filter(Boolean).join(": ");
 }

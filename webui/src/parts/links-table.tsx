@@ -52,7 +52,7 @@ export function LinkRows({ links, showSource }: { links: readonly InstanceLink[]
         {links.map((link) => (
           <tr key={link.id}>
             {showSource && <td className="cut" style={{ maxWidth: 200 }}><Link to={`/instances/${link.instanceId ?? ""}/network`} className="link strong">{nameOf(rows.get(link.instanceId ?? "")) || link.instanceId}</Link></td>}
-            <td className="wrap"><strong>{link.linkName}</strong></td>
+            <td className="cut" style={{ maxWidth: 160 }} title={link.linkName ?? ""}><strong>{link.linkName}</strong></td>
             <td style={{ minWidth: 190 }}>
               <Select size="xs" aria-label={`${texts.instance.target}: ${link.linkName ?? ""}`} data={data} value={link.targetInstanceId ?? null} placeholder={texts.common.nobody} searchable clearable limit={50} onChange={(id) => void lead(link, id ? (rows.get(id) ?? null) : null)} />
             </td>

@@ -178,7 +178,7 @@ function ImageField({ value, error, onChange, type }: { value: string; error?: s
     () => [...new Set((images.data ?? []).filter((image) => !isGone(image) && (image.instanceKind ?? "container") === type && image.name).map((image) => String(image.name).replace(/^docker:/, "")))].slice(0, 500),
     [images.data, type],
   );
-  return <Autocomplete label={texts.form.image} description={texts.form.imageHint} error={error} withAsterisk data={data} value={value.replace(/^docker:/, "")} onChange={onChange} limit={20} autoFocus data-field="imageUuid" autoComplete="off" spellCheck={false} />;
+  return <Autocomplete label={texts.form.image} description={texts.form.imageHint} error={error} withAsterisk data={data} value={value.replace(/^docker:/, "")} onChange={onChange} limit={20} data-field="imageUuid" autoComplete="off" spellCheck={false} />;
 }
 
 function Preview({ values, type }: { values: Values; type: string }) {

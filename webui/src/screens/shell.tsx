@@ -78,7 +78,7 @@ export function Shell({ session, children }: { session: Session; children: React
 
   const shown = (entry: Entry) => !entry.type || !schemas.data || schemas.data.has(entry.type);
   return (
-    <AppShell header={{ height: 54 }} navbar={{ width: 216, breakpoint: "sm", collapsed: { mobile: !opened } }} padding="md" layout="alt">
+    <AppShell header={{ height: 54 }} navbar={{ width: 228, breakpoint: "sm", collapsed: { mobile: !opened } }} padding="md" layout="alt">
       <a className="skip" href="#content" onClick={(event) => { event.preventDefault(); document.getElementById("content")?.focus(); }}>{texts.skip}</a>
       <AppShell.Header>
         <Group h="100%" px="md" justify="space-between" wrap="nowrap" gap="sm">
