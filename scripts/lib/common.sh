@@ -89,6 +89,13 @@ install_clients() {
     : >"$clients/installed"
 }
 
+# What the web UI is looked at with.
+install_browser() {
+    # shellcheck disable=SC2046
+    install_packages $(missing /usr/bin/chromium chromium)
+    install_clients
+}
+
 # What an emulated machine with a kernel of its own needs.
 install_kernel() {
     # shellcheck disable=SC2046

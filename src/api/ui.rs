@@ -10,6 +10,7 @@
 use super::browser::nonce;
 use super::error::ApiError;
 use super::gzip;
+use super::request::origin;
 use crate::environment::Environment;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
@@ -22,6 +23,8 @@ pub const ROOT: &str = "/ui/";
 const PAGE: &str = "index.html";
 /// Stands in the page where the nonce is to be.
 const NONCE: &str = "{nonce}";
+/// No other site's page keeps a hand on this one.
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
 /// In place of the page, in a binary that was built without it.
 const NOT_BUILT: &str = include_str!("ui_not_built.html");
 
@@ -47,10 +50,10 @@ pub fn open(environment: &Environment, parts: &Parts) -> Option<Result<Response,
     if name.starts_with("assets/") || name.rsplit('/').next().is_some_and(|last| last.contains('.')) {
         return Some(file(parts, name));
     }
-    Some(Ok(page(environment)))
+    Some(Ok(page(environment, parts)))
 }
 
-fn page(environment: &Environment) -> Response {
+fn page(environment: &Environment, parts: &Parts) -> Response {
     let nonce = nonce(environment);
     let found = Files::get(PAGE);
     let (status, text) = match &found {
@@ -65,10 +68,14 @@ fn page(environment: &Environment) -> Response {
         (header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
         (header::REFERRER_POLICY, "no-referrer"),
-        (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (header::CONTENT_SECURITY_POLICY, policy.as_str()),
     ];
-    (status, headers, text.replace(NONCE, &nonce)).into_response()
+    let mut response = (status, headers, text.replace(NONCE, &nonce)).into_response();
+    // In plain text browsers only complain of it.
+    if origin(parts).starts_with("https:") {
+        response.headers_mut().insert(OPENER_POLICY, HeaderValue::from_static("same-origin"));
+    }
+    response
 }
 
 fn file(parts: &Parts, name: &str) -> Result<Response, ApiError> {

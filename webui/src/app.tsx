@@ -9,6 +9,7 @@ import { useSession } from "./api/hooks";
 import { live } from "./api/store";
 import { ActingProvider } from "./parts/acting";
 import { Loading, Problem } from "./parts/basics";
+import { MenuProvider } from "./parts/menu";
 import { Boundary } from "./parts/boundary";
 import { Hosts } from "./screens/hosts";
 import { Shell } from "./screens/shell";
@@ -82,6 +83,7 @@ export function App() {
   return (
     <Router base="/ui">
       <ActingProvider>
+        <MenuProvider>
         <Shell session={session.data}>
           <Boundary>
             <Suspense fallback={<Loading />}>
@@ -109,6 +111,7 @@ export function App() {
             </Suspense>
           </Boundary>
         </Shell>
+        </MenuProvider>
       </ActingProvider>
     </Router>
   );

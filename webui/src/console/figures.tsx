@@ -96,7 +96,7 @@ function Graph({ title, lines, words, least }: { title: string; lines: readonly 
       </svg>
       <div className="soft" style={{ fontSize: "0.75rem", display: "flex", justifyContent: "space-between" }}>
         <span>{words(most)}</span>
-        <span>2 min</span>
+        <span>{texts.figures.span}</span>
       </div>
     </Panel>
   );

@@ -146,7 +146,7 @@ export function ActingProvider({ children }: { children: ReactNode }) {
   return (
     <Context.Provider value={value}>
       {children}
-      <Modal opened={question !== null} onClose={close} title={<span className="wrap">{question?.title}</span>} centered closeButtonProps={{ "aria-label": texts.common.close }}>
+      {question && <Modal opened onClose={close} title={<span className="wrap">{question?.title}</span>} centered closeButtonProps={{ "aria-label": texts.common.close }}>
         <form
           onSubmit={(event) => {
             event.preventDefault();
@@ -164,7 +164,7 @@ export function ActingProvider({ children }: { children: ReactNode }) {
             <Button type="submit" color="red" disabled={question?.typed !== undefined && typed !== question.typed} data-autofocus={question?.typed === undefined || undefined}>{question?.verb}</Button>
           </Group>
         </form>
-      </Modal>
+      </Modal>}
     </Context.Provider>
   );
 }

@@ -1,24 +1,48 @@
 // Small parts that every screen has.
 
-import { ActionIcon, Alert, Button, Center, Group, Loader, Tooltip, type ActionIconProps } from "@mantine/core";
+import { Alert, Button, Center, Group, Loader } from "@mantine/core";
 import { useClipboard } from "@mantine/hooks";
 import type { LucideIcon } from "lucide-react";
-import { useEffect, useState, type ReactNode } from "react";
+import { useEffect, useSyncExternalStore, type ButtonHTMLAttributes, type MouseEvent, type ReactNode } from "react";
 import { Link } from "wouter";
 import type { Row } from "../api/types";
 import { ago, date, percent } from "../logic/format";
 import { tone, type Tone } from "../logic/instance";
 import { texts } from "../texts";
-import { CheckIcon, CopyIcon } from "./icons";
+import { CheckIcon, CopyIcon, MoreIcon } from "./icons";
+import { useMenu, type MenuEntry } from "./menu";
 
-/** The time, told anew every so often. */
-export function useNow(everyMs = 10_000): number {
-  const [now, setNow] = useState(Date.now);
-  useEffect(() => {
-    const timer = setInterval(() => setNow(Date.now()), everyMs);
-    return () => clearInterval(timer);
-  }, [everyMs]);
-  return now;
+/** One timer for all that show a time, by how often they want it told. */
+const tickers = new Map<number, { now: number; watchers: Set<() => void>; timer: number }>();
+
+function watch(everyMs: number, watcher: () => void): () => void {
+  let ticker = tickers.get(everyMs);
+  if (!ticker) {
+    const made = { now: Date.now(), watchers: new Set<() => void>(), timer: 0 };
+    made.timer = window.setInterval(() => {
+      made.now = Date.now();
+      for (const one of made.watchers) one();
+    }, everyMs);
+    tickers.set(everyMs, made);
+    ticker = made;
+  }
+  const { watchers, timer } = ticker;
+  watchers.add(watcher);
+  return () => {
+    watchers.delete(watcher);
+    if (watchers.size > 0) return;
+    clearInterval(timer);
+    tickers.delete(everyMs);
+  };
+}
+
+const SLOW = { subscribe: (watcher: () => void) => watch(10_000, watcher), snapshot: () => tickers.get(10_000)?.now ?? Math.floor(Date.now() / 10_000) * 10_000 };
+const QUICK = { subscribe: (watcher: () => void) => watch(1000, watcher), snapshot: () => tickers.get(1000)?.now ?? Math.floor(Date.now() / 1000) * 1000 };
+
+/** The time, told anew every ten seconds, or each. */
+export function useNow(each?: "second"): number {
+  const ticker = each ? QUICK : SLOW;
+  return useSyncExternalStore(ticker.subscribe, ticker.snapshot);
 }
 
 export function Dot({ tone: shown }: { tone: Tone }) {
@@ -76,34 +100,33 @@ export function Ago({ at }: { at: number | null | undefined }) {
   return <time dateTime={new Date(at).toISOString()} title={date(at)}>{ago(at, now)}</time>;
 }
 
-interface ToolProps extends Omit<ActionIconProps, "children"> {
+interface ToolProps extends Pick<ButtonHTMLAttributes<HTMLButtonElement>, "disabled" | "aria-haspopup"> {
   label: string;
   icon: LucideIcon;
-  onClick?: () => void;
+  onClick?: (event: MouseEvent<HTMLButtonElement>) => void;
   href?: string;
   to?: string;
+  small?: boolean;
 }
 
-/** A button that is an icon: its words are for the pointer and for screen readers. */
-export function Tool({ label, icon: Icon, onClick, href, to, ...rest }: ToolProps) {
-  const inner = <Icon size={16} aria-hidden />;
-  const shared = { "aria-label": label, variant: "subtle", color: "gray", ...rest } as const;
-  return (
-    <Tooltip label={label} openDelay={400} withinPortal>
-      {to ? (
-        <ActionIcon component={Link} to={to} {...shared}>{inner}</ActionIcon>
-      ) : href ? (
-        <ActionIcon component="a" href={href} target="_blank" rel="noreferrer" {...shared}>{inner}</ActionIcon>
-      ) : (
-        <ActionIcon onClick={onClick} {...shared}>{inner}</ActionIcon>
-      )}
-    </Tooltip>
-  );
+/** A button that is an icon: its words are for the pointer and for screen readers. Plain, as there are hundreds. */
+export function Tool({ label, icon: Icon, onClick, href, to, small, ...rest }: ToolProps) {
+  const inner = <Icon size={small ? 15 : 17} aria-hidden />;
+  const shared = { "aria-label": label, title: label, className: small ? "tool small" : "tool" };
+  if (to) return <Link to={to} {...shared}>{inner}</Link>;
+  if (href) return <a href={href} target="_blank" rel="noreferrer" {...shared}>{inner}</a>;
+  return <button type="button" onClick={onClick} {...shared} {...rest}>{inner}</button>;
+}
+
+/** Opens the page's menu with what its row can be asked for now. */
+export function MenuTool({ label, entries, small }: { label: string; entries: () => MenuEntry[]; small?: boolean }) {
+  const open = useMenu();
+  return <Tool icon={MoreIcon} label={label} small={small} aria-haspopup="menu" onClick={(event) => open(event.currentTarget, label, entries())} />;
 }
 
 export function Copy({ text, label }: { text: string; label?: string }) {
   const clipboard = useClipboard({ timeout: 1500 });
-  return <Tool size="sm" label={clipboard.copied ? texts.common.copied : (label ?? texts.common.copy)} icon={clipboard.copied ? CheckIcon : CopyIcon} onClick={() => clipboard.copy(text)} />;
+  return <Tool small label={clipboard.copied ? texts.common.copied : (label ?? texts.common.copy)} icon={clipboard.copied ? CheckIcon : CopyIcon} onClick={() => clipboard.copy(text)} />;
 }
 
 export function Empty({ title, hint, children }: { title: string; hint?: string; children?: ReactNode }) {

@@ -25,6 +25,8 @@ const NEVER = ["id", "created", "removed", "removeTime", "kind", "uuid", "state"
 
 export function FormDialog({ type, title, row, look, start, close, done }: { type: string; title: string; row?: Row; look: FormLook; start?: Values; close: () => void; done?: (row: Row) => void }) {
   const schema = useSchema(type);
+  // As it was when this was opened: what somebody else changes meanwhile is not put back.
+  const [before] = useState(row);
   const [values, setValues] = useState<Values>(() => (row ? { ...row } : { ...start }));
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [problem, setProblem] = useState<string | null>(null);
@@ -40,7 +42,7 @@ export function FormDialog({ type, title, row, look, start, close, done }: { typ
     if (Object.keys(wrong).length > 0) return;
     setBusy(true);
     try {
-      const sent = row ? changes(fields, values, row as unknown as Record<string, unknown>) : body(fields, values);
+      const sent = row ? changes(fields, values, before as unknown as Record<string, unknown>) : body(fields, values);
       const answer = row ? await ask<Row>("PUT", row.links.self ?? "", sent) : await ask<Row>("POST", schema?.links.collection ?? "", sent);
       hold(answer.body);
       close();

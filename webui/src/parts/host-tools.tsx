@@ -1,35 +1,35 @@
 // What can be done to a host: cordon, drain, back again, labels, and the operator's word about one that is gone.
 
-import { Button, Group, Menu, Modal, NumberInput, Stack, Switch, Text } from "@mantine/core";
+import { Button, Group, Modal, NumberInput, Stack, Switch, Text } from "@mantine/core";
 import { useState } from "react";
 import type { Host } from "../api/types";
 import { texts } from "../texts";
 import { useActing } from "./acting";
-import { nameOf, Tool } from "./basics";
+import { MenuTool, nameOf } from "./basics";
 import { MapEditor } from "./editors";
-import { MoreIcon } from "./icons";
 
 export function HostTools({ host }: { host: Host }) {
   const { act, ask } = useActing();
   const [drain, setDrain] = useState(false);
   const [labels, setLabels] = useState(false);
   const can = (action: string) => action in host.actions;
+  const grave = (action: string, verb: string, text: string, input?: unknown) => ({
+    label: verb,
+    grave: true,
+    act: () => ask({ title: texts.confirm.title(verb, nameOf(host)), text, typed: nameOf(host), verb, go: () => void act(host, action, input) }),
+  });
+  const entries = () => [
+    ...(can("activate") ? [{ label: texts.hosts.uncordon, act: () => void act(host, "activate") }] : []),
+    ...(can("deactivate") ? [{ label: texts.hosts.cordon, act: () => void act(host, "deactivate") }] : []),
+    ...(can("drain") ? [{ label: `${texts.hosts.drain}…`, act: () => setDrain(true) }] : []),
+    ...(can("update") ? [{ label: `${texts.hosts.editLabels}…`, act: () => setLabels(true) }] : []),
+    ...(can("failover") ? [grave("failover", texts.verbs.failover!, texts.confirm.failover)] : []),
+    ...(can("remove") ? [grave("remove", texts.hosts.forceRemove, texts.confirm.forceRemove, host.state === "disconnected" ? { force: true } : undefined)] : []),
+  ];
   if (Object.keys(host.actions).length === 0) return null;
   return (
     <>
-      <Menu position="bottom-end" withinPortal>
-        <Menu.Target>
-          <Tool icon={MoreIcon} label={`${texts.common.actions}: ${nameOf(host)}`} />
-        </Menu.Target>
-        <Menu.Dropdown>
-          {can("activate") && <Menu.Item onClick={() => void act(host, "activate")}>{texts.hosts.uncordon}</Menu.Item>}
-          {can("deactivate") && <Menu.Item onClick={() => void act(host, "deactivate")}>{texts.hosts.cordon}</Menu.Item>}
-          {can("drain") && <Menu.Item onClick={() => setDrain(true)}>{texts.hosts.drain}…</Menu.Item>}
-          {can("update") && <Menu.Item onClick={() => setLabels(true)}>{texts.hosts.editLabels}…</Menu.Item>}
-          {can("failover") && <Menu.Item color="red" onClick={() => ask({ title: texts.confirm.title(texts.verbs.failover!, nameOf(host)), text: texts.confirm.failover, typed: nameOf(host), verb: texts.verbs.failover!, go: () => void act(host, "failover") })}>{texts.verbs.failover}</Menu.Item>}
-          {can("remove") && <Menu.Item color="red" onClick={() => ask({ title: texts.confirm.title(texts.hosts.forceRemove, nameOf(host)), text: texts.confirm.forceRemove, typed: nameOf(host), verb: texts.hosts.forceRemove, go: () => void act(host, "remove", host.state === "disconnected" ? { force: true } : undefined) })}>{texts.hosts.forceRemove}</Menu.Item>}
-        </Menu.Dropdown>
-      </Menu>
+      <MenuTool label={`${texts.common.actions}: ${nameOf(host)}`} entries={entries} />
       <DrainDialog host={host} opened={drain} close={() => setDrain(false)} />
       {labels && <LabelsDialog host={host} close={() => setLabels(false)} />}
     </>

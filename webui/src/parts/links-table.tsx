@@ -12,6 +12,8 @@ import { texts } from "../texts";
 import { useActing } from "./acting";
 import { Empty, nameOf, Panel, Problem } from "./basics";
 
+const NOBODY = "nobody";
+
 /** Leads a link elsewhere, at once. */
 export function useLead() {
   const { change } = useActing();
@@ -37,7 +39,7 @@ export function LinkRows({ links, showSource }: { links: readonly InstanceLink[]
   const instances = useRows<Instance>("instances");
   const lead = useLead();
   const rows = useMemo(() => new Map((instances.data ?? []).map((row) => [row.id, row])), [instances.data]);
-  const data = useMemo(() => (instances.data ?? []).filter((row) => !isGone(row)).map((row) => ({ value: row.id, label: `${nameOf(row)} (${row.id})` })), [instances.data]);
+  const data = useMemo(() => [{ value: NOBODY, label: texts.common.nobody }, ...(instances.data ?? []).filter((row) => !isGone(row)).map((row) => ({ value: row.id, label: `${nameOf(row)} (${row.id})` }))], [instances.data]);
   return (
     <table className="table">
       <thead>
@@ -54,7 +56,7 @@ export function LinkRows({ links, showSource }: { links: readonly InstanceLink[]
             {showSource && <td className="cut" style={{ maxWidth: 200 }}><Link to={`/instances/${link.instanceId ?? ""}/network`} className="link strong">{nameOf(rows.get(link.instanceId ?? "")) || link.instanceId}</Link></td>}
             <td className="cut" style={{ maxWidth: 160 }} title={link.linkName ?? ""}><strong>{link.linkName}</strong></td>
             <td style={{ minWidth: 190 }}>
-              <Select size="xs" aria-label={`${texts.instance.target}: ${link.linkName ?? ""}`} data={data} value={link.targetInstanceId ?? null} placeholder={texts.common.nobody} searchable clearable limit={50} onChange={(id) => void lead(link, id ? (rows.get(id) ?? null) : null)} />
+              <Select size="xs" aria-label={`${texts.instance.target}: ${link.linkName ?? ""}`} data={data} value={link.targetInstanceId ?? NOBODY} searchable allowDeselect={false} limit={50} onChange={(id) => void lead(link, (id && rows.get(id)) || null)} />
             </td>
             <td className="mono">{(link.ports ?? []).map((port) => <div key={`${port.protocol}${port.privatePort}`}>{`${port.ipAddress}:${port.publicPort} → ${port.privatePort}/${port.protocol}`}</div>)}</td>
           </tr>

@@ -28,9 +28,11 @@ export function Palette({ groups }: { groups: { label: string; entries: { to: st
       <Button variant="default" size="xs" leftSection={<SearchIcon size={14} aria-hidden />} onClick={open} aria-haspopup="dialog">
         {texts.palette.open} <Kbd ml={8} size="xs" visibleFrom="sm">/</Kbd>
       </Button>
-      <Modal opened={opened} onClose={close} withCloseButton={false} size="lg" padding={8} aria-label={texts.palette.open}>
-        {opened && <Search groups={groups} close={close} />}
-      </Modal>
+      {opened && (
+        <Modal opened onClose={close} withCloseButton={false} size="lg" padding={8} attributes={{ content: { "aria-label": texts.palette.open } }}>
+          <Search groups={groups} close={close} />
+        </Modal>
+      )}
     </>
   );
 }

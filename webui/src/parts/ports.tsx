@@ -25,7 +25,7 @@ export function Ports({ row }: { row: Instance }) {
               <th scope="col">{texts.instance.publicPort}</th>
               <th scope="col">{texts.instance.privatePort}</th>
               <th scope="col">{texts.common.state}</th>
-              <th scope="col" aria-label={texts.common.actions} />
+              <th scope="col"><span className="sr-only">{texts.common.actions}</span></th>
             </tr>
           </thead>
           <tbody>

@@ -1,6 +1,6 @@
 // A list of a type of which there are few: its rows, what can be done with each, and making one.
 
-import { Button, Group, Menu, TextInput } from "@mantine/core";
+import { Button, Group, TextInput } from "@mantine/core";
 import { useMemo, useState, type ReactNode } from "react";
 import { useRows, useSchema } from "../api/hooks";
 import type { ListName } from "../api/lists";
@@ -9,9 +9,9 @@ import { idNumber, matches } from "../logic/filter";
 import { isGone } from "../logic/instance";
 import { texts } from "../texts";
 import { useActing } from "./acting";
-import { Empty, Loading, Message, nameOf, Problem, Progress, StateBadge, Tool } from "./basics";
+import { Empty, Loading, Message, nameOf, Problem, Progress, StateBadge, MenuTool } from "./basics";
 import { FormDialog, type FormLook } from "./form-dialog";
-import { MoreIcon, PlusIcon, SearchIcon } from "./icons";
+import { PlusIcon, SearchIcon } from "./icons";
 
 export interface Column<T> {
   title: string;
@@ -68,7 +68,7 @@ export function SmallList<T extends Row>({ list, type, columns, look, add, hint,
                   <th scope="col">{texts.common.name}</th>
                   {columns.map((column) => <th key={column.title} scope="col">{column.title}</th>)}
                   <th scope="col">{texts.common.state}</th>
-                  <th scope="col" aria-label={texts.common.actions} />
+                  <th scope="col"><span className="sr-only">{texts.common.actions}</span></th>
                 </tr>
               </thead>
               <tbody>
@@ -99,19 +99,11 @@ export function RowMenu({ row, edit, without = [] }: { row: Row; edit?: () => vo
   const { act, actCarefully } = useActing();
   const actions = Object.keys(row.actions).filter((action) => action !== "update" && action !== "create" && !without.includes(action) && (ORDER.includes(action) || texts.verbs[action]));
   if (actions.length === 0 && !("update" in row.actions)) return null;
-  return (
-    <Menu position="bottom-end" withinPortal>
-      <Menu.Target>
-        <Tool icon={MoreIcon} label={`${texts.common.actions}: ${nameOf(row).slice(0, 60)}`} />
-      </Menu.Target>
-      <Menu.Dropdown>
-        {edit && "update" in row.actions && <Menu.Item onClick={edit}>{texts.common.edit}…</Menu.Item>}
-        {actions.sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b)).map((action) => (
-          <Menu.Item key={action} color={action === "remove" || action === "purge" ? "red" : undefined} onClick={() => (action === "remove" || action === "purge" ? actCarefully(row, action) : void act(row, action))}>
-            {texts.verbs[action] ?? action}
-          </Menu.Item>
-        ))}
-      </Menu.Dropdown>
-    </Menu>
-  );
+  const entries = () => [
+    ...(edit && "update" in row.actions ? [{ label: `${texts.common.edit}…`, act: edit }] : []),
+    ...actions
+      .sort((a, b) => ORDER.indexOf(a) - ORDER.indexOf(b))
+      .map((action) => ({ label: texts.verbs[action] ?? action, grave: action === "remove" || action === "purge", act: () => (action === "remove" || action === "purge" ? actCarefully(row, action) : void act(row, action)) })),
+  ];
+  return <MenuTool label={`${texts.common.actions}: ${nameOf(row).slice(0, 60)}`} entries={entries} />;
 }

@@ -11,8 +11,8 @@ import { texts } from "../texts";
 const LOOK: FormLook = {
   fields: ["name", "kind", "description", "quotaInstances", "quotaMemoryMb", "quotaAddresses"],
   without: ["externalId", "externalIdType", "defaultCredentialIds", "defaultNetworkIds"],
-  labels: { quotaInstances: "Instances at most", quotaMemoryMb: "Memory at most (MB)", quotaAddresses: "Addresses at most" },
-  hints: { kind: "user, admin or readAdmin", quotaInstances: texts.accounts.quotaHint },
+  labels: texts.accounts.labels,
+  hints: { kind: texts.accounts.kindHint, quotaInstances: texts.accounts.quotaHint },
 };
 
 export default function Accounts() {
@@ -35,7 +35,7 @@ export default function Accounts() {
         show: (row) => {
           const its = used.get(row.id) ?? { instances: 0, memoryMb: 0, addresses: 0 };
           return (
-            <div style={{ display: "grid", gap: 4, minWidth: 180 }}>
+            <div className="stack tight" style={{ minWidth: 180 }}>
               {gauge(texts.nav.instances, its.instances, row.quotaInstances, String)}
               {gauge(texts.hosts.memory, its.memoryMb, row.quotaMemoryMb, memory)}
               {gauge(texts.floating.addresses, its.addresses, row.quotaAddresses, String)}

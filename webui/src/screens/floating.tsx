@@ -26,7 +26,7 @@ interface Association extends Row {
 export default function Floating() {
   return (
     <Page title={texts.floating.title}>
-      <div style={{ display: "grid", gap: 24 }}>
+      <div className="stack">
         <Addresses />
         <section>
           <h2 style={{ fontSize: "1.05rem", margin: "0 0 10px" }}>{texts.floating.pools}</h2>
@@ -82,7 +82,7 @@ function Addresses() {
               <th scope="col">{texts.common.address}</th>
               <th scope="col">{texts.floating.leadsTo}</th>
               <th scope="col">{texts.common.state}</th>
-              <th scope="col" aria-label={texts.common.actions} />
+              <th scope="col"><span className="sr-only">{texts.common.actions}</span></th>
             </tr>
           </thead>
           <tbody>

@@ -43,7 +43,7 @@ export default function HostScreen({ id }: { id: string }) {
         </div>
       )}
       <div className="two">
-        <div style={{ display: "grid", gap: 16 }}>
+        <div className="stack">
           <Panel title={texts.hosts.facts}>
             <Gauges host={host} load={load} />
             <div style={{ height: 14 }} />

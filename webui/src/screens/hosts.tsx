@@ -146,7 +146,7 @@ function HostTable({ hosts, load }: { hosts: readonly Host[]; load: Map<string, 
         <thead>
           <tr>
             {[texts.common.name, texts.common.state, texts.common.address, texts.nav.instances, texts.hosts.memory, texts.hosts.labels].map((word) => <th key={word} scope="col">{word}</th>)}
-            <th scope="col" aria-label={texts.common.actions} />
+            <th scope="col"><span className="sr-only">{texts.common.actions}</span></th>
           </tr>
         </thead>
         <tbody>

@@ -80,7 +80,7 @@ export default function InstanceScreen({ id, tab }: { id: string; tab: string })
         </Tabs.List>
         <Suspense fallback={<Loading />}>
           <Tabs.Panel value="summary"><Summary row={row} /></Tabs.Panel>
-          <Tabs.Panel value="network"><div className="two"><Ports row={row} /><div style={{ display: "grid", gap: 16 }}><LinksOut row={row} /><LinksIn row={row} /></div></div></Tabs.Panel>
+          <Tabs.Panel value="network"><div className="two"><Ports row={row} /><div className="stack"><LinksOut row={row} /><LinksIn row={row} /></div></div></Tabs.Panel>
           <Tabs.Panel value="logs"><Logs row={row} /></Tabs.Panel>
           {!vm && <Tabs.Panel value="terminal"><TerminalPane row={row} /></Tabs.Panel>}
           {vm && <Tabs.Panel value="console"><Screen row={row} /></Tabs.Panel>}
@@ -116,8 +116,8 @@ function Summary({ row }: { row: Instance }) {
             [texts.instance.environment, pairs(row.environment as Record<string, unknown>)],
             [texts.instance.restartPolicy, row.instanceTriggeredStop],
             [texts.instance.onHostLoss, row.onHostLoss],
-            [texts.instance.memory, `${memory(reservedMb(row))}${row.memoryLimitMb ? ` (limit ${memory(row.memoryLimitMb)})` : ""}`],
-            ["vCPUs", "vcpu" in fields ? row.vcpu : null],
+            [texts.instance.memory, `${memory(reservedMb(row))}${row.memoryLimitMb ? ` (${texts.instance.limit(memory(row.memoryLimitMb))})` : ""}`],
+            [texts.instance.vcpus, "vcpu" in fields ? row.vcpu : null],
             [texts.hosts.labels, pairs(row.labels as Record<string, unknown>)],
             [texts.instance.native, row.nativeContainer ? texts.common.yes : null],
             [texts.common.created, <Ago key="created" at={row.createdTS} />],
@@ -125,15 +125,15 @@ function Summary({ row }: { row: Instance }) {
           ]}
         />
       </Panel>
-      <div style={{ display: "grid", gap: 16 }}>
+      <div className="stack">
         <Panel title={texts.instance.where}>
           <Facts
             rows={[
               [texts.common.host, row.hostId ? <Link key="host" to={`/hosts/${row.hostId}`}>{nameOf(host.data) || row.hostId}</Link> : <span className="soft">{texts.instance.waiting}</span>],
               [texts.instance.privateAddress, row.primaryIpAddress && <span className="mono">{row.primaryIpAddress} <Copy text={row.primaryIpAddress} /></span>],
               [texts.instance.floating, row.primaryAssociatedIpAddress && <span className="mono">{row.primaryAssociatedIpAddress} <Copy text={row.primaryAssociatedIpAddress} /></span>],
-              ["Hostname", row.hostname],
-              [texts.instance.rules, list([...(row.constraints ?? []), ...(row.affinity ?? []).map((rule) => `with ${rule}`), ...(row.antiAffinity ?? []).map((rule) => `not with ${rule}`), ...(row.spreadBy ?? []).map((rule) => `spread by ${rule}`)])],
+              [texts.instance.hostname, row.hostname],
+              [texts.instance.rules, list([...(row.constraints ?? []), ...(row.affinity ?? []).map(texts.instance.with), ...(row.antiAffinity ?? []).map(texts.instance.notWith), ...(row.spreadBy ?? []).map(texts.instance.spread)])],
               [texts.instance.externalId, row.externalId && <span className="mono wrap">{row.externalId.slice(0, 12)} <Copy text={row.externalId} /></span>],
             ]}
           />

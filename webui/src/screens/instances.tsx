@@ -118,7 +118,7 @@ export default function Instances() {
                   </button>
                 </span>
               ))}
-              <span role="columnheader" aria-label={texts.common.actions} />
+              <span role="columnheader"><span className="sr-only">{texts.common.actions}</span></span>
             </div>
           </div>
           {rows.length === 0 ? <Empty title={texts.common.noMatch} /> : <Body rows={rows} chosen={chosen} toggle={toggle} hostNames={hostNames} />}
@@ -156,9 +156,10 @@ const Line = memo(function Line({ row, index, chosen, toggle, host }: { row: Ins
   const name = nameOf(row);
   return (
     <div className="grid-row" role="row" aria-rowindex={index + 2} aria-selected={chosen} style={{ height: ROW_PX }}>
-      <span role="cell"><Checkbox size="xs" aria-label={texts.instances.select(name)} checked={chosen} onChange={() => toggle(row.id)} /></span>
+      <span role="cell"><input type="checkbox" className="check" aria-label={texts.instances.select(name)} checked={chosen} onChange={() => toggle(row.id)} /></span>
       <span role="cell" style={{ minWidth: 0, display: "flex", alignItems: "center", gap: 8 }}>
         {isVm(row) ? <VmIcon size={15} aria-label={texts.instances.kindOf.virtualMachine} style={{ flex: "none" }} /> : <ContainerIcon size={15} aria-label={texts.instances.kindOf.container} style={{ flex: "none" }} />}
+        <span className="narrow"><Dot tone={tone(row)} /></span>
         <Link to={`/instances/${row.id}`} className="link strong cut" title={`${name} (${row.id})`}>{name}</Link>
         <span className="soft mono">{row.id}</span>
       </span>
@@ -171,7 +172,7 @@ const Line = memo(function Line({ row, index, chosen, toggle, host }: { row: Ins
       <span role="cell" className="wide cut soft" title={imageName(row)}>{imageName(row)}</span>
       <span role="cell" className="wide cut">{row.hostId ? <Link to={`/hosts/${row.hostId}`} className="link">{host ?? row.hostId}</Link> : <span className="soft">–</span>}</span>
       <span role="cell" className="wide soft cut"><Ago at={row.createdTS} /></span>
-      <span role="cell" style={{ textAlign: "right" }}><InstanceTools row={row} size="sm" /></span>
+      <span role="cell" style={{ textAlign: "right" }}><InstanceTools row={row} small /></span>
     </div>
   );
 });

@@ -30,7 +30,7 @@ export default function Links() {
       {(links.isPending || instances.isPending) && !links.isError && <Loading />}
       {links.data && instances.data && its.length === 0 && <Empty title={texts.links.empty} hint={texts.links.emptyHint} />}
       {links.data && instances.data && its.length > 0 && (
-        <div style={{ display: "grid", gap: 16 }}>
+        <div className="stack">
           <Panel title={texts.links.picture} tools={<Switch size="xs" label={texts.links.everyone} checked={everyone} onChange={(event) => setEveryone(event.currentTarget.checked)} />}>
             <p className="soft" style={{ marginTop: 0, fontSize: "0.86rem" }}>{texts.links.intro}</p>
             <Picture links={its} rows={rows} nodes={nodes} />

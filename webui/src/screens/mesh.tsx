@@ -39,7 +39,7 @@ export default function MeshScreen() {
   return (
     <Page title={texts.mesh.title}>
       <p className="soft" style={{ marginTop: 0 }}>{texts.mesh.intro}</p>
-      <div style={{ display: "grid", gap: 16 }}>
+      <div className="stack">
         <Panel>
           <svg className="canvas" viewBox={`0 0 ${WIDTH} ${HEIGHT}`} role="group" aria-label={texts.mesh.picture}>
             {lines.map((line) => {
@@ -63,7 +63,6 @@ export default function MeshScreen() {
                   data-tone={tone(host)}
                   role="link"
                   tabIndex={0}
-                  aria-label={`${nameOf(host)}, ${host.state ?? ""}, ${count(its?.instances ?? 0, "instance")}`}
                   style={{ cursor: "pointer" }}
                   onClick={() => go(`/hosts/${host.id}`)}
                   onKeyDown={(event) => event.key === "Enter" && go(`/hosts/${host.id}`)}
@@ -71,7 +70,7 @@ export default function MeshScreen() {
                   <rect x={-78} y={-34} width={156} height={68} rx={13} fill="var(--surface)" stroke="var(--tone)" strokeWidth={2} />
                   <circle cx={-60} cy={-12} r={5} fill="var(--tone)" />
                   <text x={-48} y={-7} fontSize={15} fontWeight={600} fill="currentColor">{nameOf(host).slice(0, 14)}</text>
-                  <text x={-62} y={15} fontSize={12} fill="var(--ink-soft)">{count(its?.instances ?? 0, "instance")}</text>
+                  <text x={-62} y={15} fontSize={12} fill="var(--ink-soft)">{`${count(its?.instances ?? 0, "instance")}, ${host.state ?? ""}`}</text>
                 </g>
               );
             })}

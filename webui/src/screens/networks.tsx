@@ -18,7 +18,7 @@ export default function Networks() {
   return (
     <Page title={texts.networks.title}>
       {networks.isPending && <Loading />}
-      <div style={{ display: "grid", gap: 16 }}>
+      <div className="stack">
         {(networks.data ?? []).filter((row) => !isGone(row)).map((network) => <One key={network.id} network={network} subnets={(subnets.data ?? []).filter((subnet) => subnet.networkId === network.id)} />)}
       </div>
     </Page>
@@ -43,12 +43,12 @@ function One({ network, subnets }: { network: Network; subnets: readonly Subnet[
         <span className="soft">{network.uuid === "unmanaged" ? texts.networks.unmanaged : (network.description ?? texts.networks.noSubnet)}</span>
       ) : (
         <div className="two">
-          <div style={{ display: "grid", gap: 14 }}>
+          <div className="stack">
             {subnets.map((subnet) => {
               const whole = 2 ** (32 - (subnet.cidrSize ?? 32)) - 2;
               const its = used.filter((row) => within(row.primaryIpAddress, subnet)).length;
               return (
-                <div key={subnet.id} style={{ display: "grid", gap: 10 }}>
+                <div key={subnet.id} className="stack tight">
                   <Facts
                     rows={[
                       [texts.networks.subnet, <span key="subnet" className="mono">{`${subnet.networkAddress}/${subnet.cidrSize}`}</span>],

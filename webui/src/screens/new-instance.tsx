@@ -25,41 +25,6 @@ const SECTIONS: { title: string; fields: readonly string[] }[] = [
 ];
 /** For programs, or told by others of the form. */
 const WITHOUT = ["accountId", "agentId", "data", "kind", "uuid", "zoneId", "removeTime", "subnetIds", "vnetIds", "imageId"];
-const HINTS: Record<string, string> = {
-  ports: texts.form.portsHint,
-  instanceLinks: texts.form.linksHint,
-  count: texts.form.countHint,
-  command: texts.form.commandHint,
-  constraints: "zone=eu, disk!=hdd; with ~ a wish: cpu~=amd",
-  affinity: "On the host of instances with these labels: app=cache",
-  antiAffinity: "On no host of instances with these labels: app=batch",
-  spreadBy: "Labels of hosts to be spread over: zone, rack",
-  onHostLoss: "stay: waits for its host. move: started elsewhere, never twice",
-  compute: "In thousandths of a processor",
-  memoryReservationMb: "What placement counts with",
-  memoryLimitMb: "What the host enforces",
-  networkIds: "The cluster's private network unless another is chosen",
-  userdata: "What the instance is told as it is; cloud-init reads it",
-  instanceTriggeredStop: "What follows when it ends by itself",
-};
-const LABELS: Record<string, string> = {
-  imageUuid: texts.form.image,
-  instanceLinks: texts.instance.links,
-  requestedHostId: texts.common.host,
-  networkIds: "Network",
-  publicIpAddressPoolId: "Floating address of pool",
-  credentialIds: "SSH keys",
-  instanceTriggeredStop: texts.instance.restartPolicy,
-  onHostLoss: texts.instance.onHostLoss,
-  hostLossGraceSeconds: "Seconds until it is moved",
-  validHostIds: "Only these hosts",
-  compute: "CPU",
-  commandArgs: "Arguments",
-  dockerVolumes: "Docker volumes",
-  startOnCreate: "Start it at once",
-  publishAllPorts: "Publish all ports of the image",
-  spreadBy: "Spread by",
-};
 const LONG = ["userdata"];
 const HALF = new Set(["name", "count", "command", "commandArgs", "vcpu", "memoryMb", "memoryLimitMb", "memoryReservationMb", "compute", "diskMb", "requestedHostId", "onHostLoss", "hostLossGraceSeconds", "placementPolicy", "directory", "user", "hostname", "networkIds", "publicIpAddressPoolId", "instanceTriggeredStop", "credentialIds"]);
 
@@ -122,7 +87,7 @@ function Form({ schema, type }: { schema: Schema; type: string }) {
       {name === "imageUuid" ? (
         <ImageField value={String(values.imageUuid ?? "")} error={errors.imageUuid} onChange={set("imageUuid")} type={type} />
       ) : (
-        <SchemaField name={name} field={field} value={values[name]} error={errors[name]} onChange={set(name)} label={LABELS[name]} hint={HINTS[name]} long={LONG.includes(name)} placeholder={name === "requestedHostId" ? texts.form.anyHost : undefined} />
+        <SchemaField name={name} field={field} value={values[name]} error={errors[name]} onChange={set(name)} label={texts.form.labels[name]} hint={texts.form.hints[name]} long={LONG.includes(name)} placeholder={name === "requestedHostId" ? texts.form.anyHost : undefined} />
       )}
     </div>
   );

@@ -36,9 +36,9 @@ export default function Overview() {
   const active = here.filter((host) => host.state === "active").length;
   return (
     <Page title={texts.overview.title}>
-      <div style={{ display: "grid", gap: 16 }}>
+      <div className="stack">
         <div className="tiles">
-          <Tile to="/hosts" label={texts.overview.hosts} value={here.length} note={`${active} active`} />
+          <Tile to="/hosts" label={texts.overview.hosts} value={here.length} note={texts.overview.active(active)} />
           <Tile to="/instances?kind=container" label={texts.overview.containers} value={containers.length} note={texts.overview.running(running(containers))} />
           <Tile to="/instances?kind=vm" label={texts.overview.vms} value={vms.length} note={texts.overview.running(running(vms))} />
           <Tile to="/hosts" label={texts.overview.memory} value={memory(promised)} note={texts.overview.ofMemory(memory(Math.max(0, whole - promised)))} />
@@ -46,7 +46,7 @@ export default function Overview() {
         <div className="two">
           <Attention hosts={here} instances={all} />
           <Panel title={texts.overview.capacity}>
-            <div style={{ display: "grid", gap: 14 }}>
+            <div className="stack">
               {here.slice(0, 20).map((host) => (
                 <div key={host.id}>
                   <Link to={`/hosts/${host.id}`} className="link strong"><Dot tone={tone(host)} /> {nameOf(host)}</Link>

@@ -35,7 +35,7 @@ export default function Settings() {
   const session = useSession();
   return (
     <Page title={texts.settings.title}>
-      <div style={{ display: "grid", gap: 16 }}>
+      <div className="stack">
         <Panel title={texts.settings.appearance}>
           <SegmentedControl aria-label={texts.settings.appearance} value={colorScheme} onChange={(value) => setColorScheme(value as "light" | "dark" | "auto")} data={(["auto", "light", "dark"] as const).map((value) => ({ value, label: texts.settings.scheme[value] }))} />
         </Panel>

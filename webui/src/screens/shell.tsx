@@ -138,7 +138,7 @@ function LiveMark() {
 function Banners({ path }: { path: string }) {
   const { phase, lostAt } = useLive();
   const stale = useStale();
-  const now = useNow(1000);
+  const now = useNow("second");
   const hosts = useRows<Host>("hosts");
   if (phase === "live" && !stale) return null;
   if (phase === "lost" && lostAt && now - lostAt > 1500) {
@@ -162,7 +162,7 @@ function ThemeSwitch() {
   const { setColorScheme } = useMantineColorScheme();
   const now = useComputedColorScheme("light");
   const other = now === "dark" ? "light" : "dark";
-  return <Tool label={other === "dark" ? texts.theme.dark : texts.theme.light} icon={other === "dark" ? MoonIcon : SunIcon} onClick={() => setColorScheme(other)} size="lg" />;
+  return <Tool label={other === "dark" ? texts.theme.dark : texts.theme.light} icon={other === "dark" ? MoonIcon : SunIcon} onClick={() => setColorScheme(other)} />;
 }
 
 function AccountMenu({ session }: { session: Session }) {
