@@ -34,15 +34,21 @@ class Ui(LabTest):
         faults = [fault for person in self.people for fault in person.faults]
         elsewhere = [address for person in self.people for address in person.elsewhere]
         dialogs = [dialog for person in self.people for dialog in person.dialogs]
-        if not getattr(self._outcome, "success", True):
-            PICTURES.mkdir(parents=True, exist_ok=True)
-            for number, person in enumerate(self.people):
-                person.page.screenshot(path=str(PICTURES / f"{self._testMethodName}-{number}.png"))
-            print(f"       what was to be seen: {PICTURES}/{self._testMethodName}-*.png", flush=True)
         for person in self.people:
             person.close()
         super().tearDown()
         self.assertEqual((faults, elsewhere, dialogs), ([], [], []))
+
+    def _callTestMethod(self, method):
+        """What was to be seen when a test failed is kept as pictures."""
+        try:
+            method()
+        except Exception:
+            PICTURES.mkdir(parents=True, exist_ok=True)
+            for number, person in enumerate(self.people):
+                person.page.screenshot(path=str(PICTURES / f"{self._testMethodName}-{number}.png"))
+            print(f"       what was to be seen: {PICTURES}/{self._testMethodName}-*.png", flush=True)
+            raise
 
     def person(self, host=0, **options):
         person = self.browser.person(f"http://{HOSTS[host].api_address}", **options)
@@ -62,6 +68,20 @@ class Ui(LabTest):
 
     def named(self, collection, name):
         return next(one for one in self.api.list(f"/v1/{collection}", removed_null="") if one["name"] == name)
+
+    def no_pool(self, network):
+        """Purges the pool of that network with all that is acquired of it."""
+        def step():
+            pools = [one for one in self.api.list("/v1/subnetippools") if one["networkAddress"] == network and one["state"] != "purged"]
+            for pool in pools:
+                for address in self.api.list("/v1/ipaddresses", removed_null="", ipPoolId=pool["id"]):
+                    self.api.ask("DELETE", f"/v1/ipaddresses/{address['id']}")
+                action = next((action for action in ("purge", "remove") if action in pool["actions"]), None)
+                if action:
+                    self.api.ask("POST", pool["actions"][action], {})
+            return not pools
+
+        wait_for("the pool to go", 30, step, every=0.3)
 
     def card(self, host):
         return self.page.get_by_role("article", name=host.name, exact=True)
@@ -445,6 +465,7 @@ class Acts(Ui):
         self.page.get_by_role("dialog").get_by_role("button", name="Close").last.click()
         self.assertEqual(self.page.get_by_text(secret).count(), 0, "it is shown once")
 
+        self.addCleanup(self.no_pool, "198.18.201.0")
         row = self.make(name="floats")
         self.page.get_by_role("link", name="Floating addresses").click()
         self.button("New pool").click()
@@ -462,10 +483,6 @@ class Acts(Ui):
         self.page.get_by_role("link", name="floats").wait_for()
         self.page.get_by_text("associated").wait_for()
         self.assertEqual(self.api.container(row["id"])["primaryAssociatedIpAddress"], "198.18.201.2")
-        pool = self.named("subnetippools", "of the UI")
-        address = next(one for one in self.api.list("/v1/ipaddresses", removed_null="") if one["address"] == "198.18.201.2")
-        self.api.delete(f"/v1/ipaddresses/{address['id']}")
-        wait_for("the pool to go", 30, lambda: self.api.ask("DELETE", f"/v1/subnetippools/{pool['id']}").status == 200)
 
 
 class Consoles(Ui):
