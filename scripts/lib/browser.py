@@ -82,7 +82,7 @@ class Person:
     def settled(self):
         """Nothing is being loaded any more, and the stream is live."""
         self.page.get_by_role("banner").get_by_text("Live", exact=True).wait_for()
-        self.page.wait_for_function("!document.querySelector('[role=status].mantine-Loader-root')")
+        self.page.wait_for_function("!document.querySelector('main .mantine-Loader-root') && document.querySelector('main h1, main h2')")
 
     def axe(self):
         """What axe finds, one line each."""

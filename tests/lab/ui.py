@@ -7,7 +7,7 @@ import case
 from api import Api
 from browser import AXE, PHONE, SCREENS, Browser
 from case import HOSTS, SOON, LabTest, cluster_is_whole
-from hosts import TREE, wait_for
+from hosts import TREE, at_once, wait_for
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 PICTURES = TREE / "target/ui"
@@ -121,6 +121,11 @@ class SignIn(Ui):
         page.get_by_role("link", name="Images").click()
         page.get_by_text("Your session is over").wait_for()
         self.assertEqual(page.get_by_role("table").count(), 0)
+        page.get_by_label("Access key").fill(case.LAB.key[0])
+        page.get_by_label("Secret key").fill(case.LAB.key[1])
+        self.button("Sign in", page=page).click()
+        page.get_by_role("heading", name="Images").wait_for()
+        bob.settled()
 
     def tried(self, page):
         if page.get_by_role("heading", name="Instances").count():
@@ -183,9 +188,9 @@ class Screens(Ui):
         for scheme in ("light", "dark"):
             person = self.ann if scheme == "light" else self.person(scheme=scheme).sign_in(*case.LAB.key)
             for screen in screens:
-                person.open(screen)
+                person.go(screen)
                 person.settled()
-                person.page.wait_for_timeout(250)
+                person.page.wait_for_timeout(200)
                 found += [f"{scheme} {screen}: {one}" for one in person.axe()]
         self.assertEqual(found, [])
 
@@ -193,7 +198,7 @@ class Screens(Ui):
         bob = self.person(size=PHONE).sign_in(*case.LAB.key)
         wide = []
         for screen in self.screens():
-            bob.open(screen)
+            bob.go(screen)
             bob.settled()
             bob.page.wait_for_timeout(150)
             if bob.too_wide() > 0:
@@ -267,6 +272,22 @@ class Alive(Ui):
             case.LAB("heal", HOSTS[0].name)
         self.page.get_by_role("banner").get_by_text("Live", exact=True).wait_for(timeout=60_000)
         cluster_is_whole()
+
+    def test_the_store_is_away(self):
+        row = self.make(name="kept")
+        unit = self.page.get_by_role("listitem").filter(has_text="kept")
+        unit.wait_for()
+        try:
+            at_once(lambda host: host.run("systemctl", "stop", "etcd.service"), HOSTS)
+            self.page.get_by_role("alert").filter(has_text="store cannot be reached").wait_for(timeout=40_000)
+            self.button("Stop: kept").click()
+            self.page.get_by_text("That did not work").wait_for(timeout=40_000)
+        finally:
+            at_once(lambda host: host.run("systemctl", "start", "etcd.service", timeout=60), HOSTS)
+        self.page.get_by_role("alert").filter(has_text="store cannot be reached").wait_for(state="detached", timeout=60_000)
+        cluster_is_whole()
+        self.assertEqual(self.api.container(row["id"])["state"], "running")
+        self.seen(unit, "running", 30)
 
     def test_two_people(self):
         row = self.make(name="shared")

@@ -63,8 +63,12 @@ export function useJournal(): readonly Entry[] {
   return useSyncExternalStore(journal.watch, journal.snapshot);
 }
 
+/** The stream says nothing of the store: it is asked for, this often. */
+const STALE_MS = 15_000;
+
 /** Whether the cluster's store is away: what is shown may be old. */
 export function useStale(): boolean {
+  useQuery({ queryKey: ["stale"], queryFn: () => get("/v1/hosts?limit=1"), refetchInterval: STALE_MS, staleTime: 0, retry: false, structuralSharing: false });
   return useSyncExternalStore(
     (listener) => {
       freshness.listeners.add(listener);
