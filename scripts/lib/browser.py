@@ -82,7 +82,9 @@ class Person:
     def settled(self):
         """Nothing is being loaded any more, and the stream is live."""
         self.page.get_by_role("banner").get_by_text("Live", exact=True).wait_for()
-        self.page.wait_for_function("!document.querySelector('main .mantine-Loader-root') && document.querySelector('main h1, main h2')")
+        # Without code of the browser's own evaluation, which the page's policy refuses.
+        self.page.locator("main h1, main h2").first.wait_for()
+        self.page.locator("main .mantine-Loader-root").first.wait_for(state="detached")
 
     def axe(self):
         """What axe finds, one line each."""

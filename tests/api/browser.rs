@@ -292,7 +292,7 @@ async fn a_sign_in_needs_the_token_and_the_right_secret() {
     let cookie = ("cookie", "CSRF=x");
     let rubbish = world.tcp("POST", "/session", "publicValue=x", &[cookie, ("x-api-csrf", "x")]).await;
     assert_eq!(rubbish.error().1, "InvalidBodyContent");
-    assert_eq!(world.tcp("GET", "/session", "", &[AGENT]).await.error().0, 405);
+    assert_eq!(world.tcp("PUT", "/session", "", &[AGENT]).await.error().0, 405);
     assert!(stored(&world).await.is_empty());
     // The failed ones count together with those by Basic authentication, and slow down.
     let begin = tokio::time::Instant::now();
