@@ -98,6 +98,13 @@ install_clients() {
     : >"$clients/installed"
 }
 
+# What the web UI is looked at with.
+install_browser() {
+    # shellcheck disable=SC2046
+    install_packages $(missing /usr/bin/chromium chromium)
+    install_clients
+}
+
 # What an emulated machine with a kernel of its own needs.
 install_kernel() {
     # shellcheck disable=SC2046
@@ -105,8 +112,38 @@ install_kernel() {
         ip iproute2 nft nftables etcd etcd-server python3 python3)
 }
 
-# The agent and the program that links libvirt, for the lab.
+# What the web UI is built with: Node.js 18 or later.
+install_node() {
+    # shellcheck disable=SC2046
+    install_packages $(missing node nodejs npm npm)
+}
+
+# A name for all that the built UI follows from.
+webui_sources() {
+    (cd "$tree/webui" && find src public scripts index.html package.json package-lock.json tsconfig.json vite.config.ts -type f -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -d ' ' -f 1)
+}
+
+# The web UI, into webui/dist/ui. Built once for the same sources.
+build_webui() {
+    sources=$(webui_sources)
+    [ "$(cat "$tree/webui/dist/ui/sources.txt" 2>/dev/null)" != "$sources" ] || return 0
+    install_node
+    say "building the web UI"
+    (
+        cd "$tree/webui"
+        # Installed once for the same lock file. Nothing of it may run while it is installed.
+        if ! cmp -s package-lock.json node_modules/installed-lock.json; then
+            npm ci --ignore-scripts --no-fund --no-audit --loglevel=error && cp package-lock.json node_modules/installed-lock.json
+        fi
+        npm run --silent build
+    ) || return 1
+    printf '%s\n' "$sources" >"$tree/webui/dist/ui/sources.txt"
+}
+
+# The agent and the program that links libvirt, for the lab, with the web UI in it; without it where Node.js cannot be had, or with STAMPEDE_WEBUI=no.
 build() {
+    [ "${STAMPEDE_WEBUI:-yes}" = no ] || build_webui || say "the web UI could not be built; the agent is built without a new one"
     if [ "$profile" = dev ]; then directory=debug; else directory=$profile; fi
     cargo build --locked --profile "$profile" --manifest-path "$tree/Cargo.toml" -p stampede -p stampede-libvirt \
         --bin stampede --bin stampede-libvirt || return 1

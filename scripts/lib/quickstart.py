@@ -110,6 +110,7 @@ def words(lab, hosts, api, key, secret, rows, names):
     print(f"""{paint('The API', BOLD)}, the same at every host: {', '.join(f'http://{host.api_address}/v1' for host in hosts)}
   key {key}
   secret {secret}
+{paint('The web UI', BOLD)}, with that key: http://{hosts[0].api_address}/
 
 {paint('What to try next', BOLD)}
   export KEY={key}:{secret} API=http://{hosts[-1].api_address}/v1

@@ -14,7 +14,7 @@ const SMALLEST: usize = 1024;
 const LARGE: usize = 64 * 1024;
 
 /// Whether the client says that it takes it.
-fn accepted(headers: &HeaderMap) -> bool {
+pub fn accepted(headers: &HeaderMap) -> bool {
     let list = text(headers, header::ACCEPT_ENCODING).unwrap_or_default();
     list.split(',').any(|one| {
         let mut parts = one.split(';').map(str::trim);

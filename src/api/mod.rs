@@ -5,6 +5,7 @@
 //!   agents     another agent, by mutual TLS: routes of its own
 //!   router     request id, limits, sign-in (authentication, session), browsers' tokens (csrf), errors (error)
 //!     browser    the answer as a page, where a browser asks
+//!     ui         the web UI's files
 //!     events     /v1/subscribe: what happens, as it happens
 //!     streams    an instance's output, commands in it, its figures, from the host that it is on
 //!     exchange   one request of one account, told apart by its path
@@ -49,6 +50,7 @@ mod session;
 mod source;
 pub mod streams;
 mod throttle;
+mod ui;
 mod view;
 mod wait;
 mod write;

@@ -6,7 +6,7 @@ use super::error::ApiError;
 use super::exchange::{self, Answer};
 use super::listener::Peer;
 use super::request::{self, Request, text};
-use super::{body, browser, cluster, csrf, events, gzip, session, streams};
+use super::{body, browser, cluster, csrf, events, gzip, session, streams, ui};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -90,6 +90,9 @@ async fn handle(context: &Arc<Context>, parts: &Parts, mut body: Body) -> Result
     }
     if let Some(answer) = browser::open(parts).await {
         return Ok(answer);
+    }
+    if let Some(answer) = ui::open(&context.environment, parts) {
+        return answer;
     }
     let principal = match streams::bearer(context, parts)? {
         Some(principal) => {

@@ -1,4 +1,4 @@
-//! Sessions of browsers, at `/session`: an API key begins one by `POST`, `DELETE` ends it.
+//! Sessions of browsers, at `/session`: an API key begins one by `POST`, `DELETE` ends it, `GET` says who asks.
 //!
 //! A session is a random token of 256 bit, which the browser keeps in a cookie that its pages cannot read, and
 //! `session/<SHA-256 of the token>` in the store, under a lease that sweeps it away: every agent knows it, who reads the
@@ -7,12 +7,12 @@
 //! agent saw before has to do, as for API keys.
 
 use super::Context;
-use super::authentication::{Authenticator, Opened, Principal, refused};
+use super::authentication::{Authenticator, Opened, Principal, Role, refused};
 use super::body;
 use super::csrf;
 use super::error::ApiError;
 use super::request::{cookie, origin};
-use super::router::reached;
+use super::router::{reached, sign_in};
 use crate::environment::{Environment, Timestamp};
 use crate::membership::trust::secret::hex;
 use crate::resource::validation::InvalidCode;
@@ -83,10 +83,32 @@ pub async fn answer(context: &Context, parts: &Parts, body: &mut Body) -> Option
         return None;
     }
     Some(match parts.method {
+        Method::GET => who(context, parts).await,
         Method::POST => begin(context, parts, std::mem::take(body)).await,
         Method::DELETE => end(context, parts).await,
-        _ => Err(ApiError::not_allowed(&parts.method, &["POST", "DELETE"])),
+        _ => Err(ApiError::not_allowed(&parts.method, &["GET", "POST", "DELETE"])),
     })
+}
+
+/// However it was signed in. A page cannot see its own session's cookie.
+async fn who(context: &Context, parts: &Parts) -> Result<Response, ApiError> {
+    let asker = sign_in(context, parts).await?;
+    Ok(told(StatusCode::OK, &asker, None).into_response())
+}
+
+fn told(status: StatusCode, asker: &Principal, expires: Option<Timestamp>) -> impl IntoResponse {
+    let role = match asker.role {
+        Role::Admin => "admin",
+        Role::ReadAdmin => "readAdmin",
+        Role::User => "user",
+    };
+    let account = identifier::format("account", asker.account);
+    let mut told = json!({ "type": "session", "accountId": account, "role": role });
+    if let Some(expires) = expires {
+        told["expires"] = date::format(expires).into();
+    }
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    (status, [json], told.to_string())
 }
 
 async fn begin(context: &Context, parts: &Parts, body: Body) -> Result<Response, ApiError> {
@@ -105,10 +127,10 @@ async fn begin(context: &Context, parts: &Parts, body: Body) -> Result<Response,
     let (token, expires) = context.sessions.begin(&opened).await?;
     let account = identifier::format("account", opened.principal.account);
     tracing::info!(account, "a browser signed in");
-    let told = json!({ "type": "session", "accountId": account, "expires": date::format(expires) });
-    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    let cookie = (header::SET_COOKIE, set_cookie(by_tls(parts), &token, LIFETIME)?);
-    Ok((StatusCode::CREATED, [json, cookie], told.to_string()).into_response())
+    let cookie = set_cookie(by_tls(parts), &token, LIFETIME)?;
+    let mut response = told(StatusCode::CREATED, &opened.principal, Some(expires)).into_response();
+    response.headers_mut().append(header::SET_COOKIE, cookie);
+    Ok(response)
 }
 
 /// Also where it is over already.

@@ -142,7 +142,7 @@ async fn only_the_pages_own_scripts_run() {
 async fn who_is_not_signed_in_is_shown_where_to() {
     let world = World::new().await;
     let root = world.tcp("GET", "/", "", &[AGENT, ACCEPT]).await;
-    assert_eq!((root.status, header(&root, "location")), (302, "/v1"));
+    assert_eq!((root.status, header(&root, "location")), (302, "/ui/"));
     let page = world.tcp("GET", "/v1/containers", "", &[AGENT, ACCEPT]).await;
     assert_eq!((page.status, header(&page, "content-type")), (401, "text/html; charset=utf-8"));
     assert_eq!((variable(&page, "data")["status"].as_u64(), variable(&page, "user")), (Some(401), Value::Null));
@@ -292,7 +292,7 @@ async fn a_sign_in_needs_the_token_and_the_right_secret() {
     let cookie = ("cookie", "CSRF=x");
     let rubbish = world.tcp("POST", "/session", "publicValue=x", &[cookie, ("x-api-csrf", "x")]).await;
     assert_eq!(rubbish.error().1, "InvalidBodyContent");
-    assert_eq!(world.tcp("GET", "/session", "", &[AGENT]).await.error().0, 405);
+    assert_eq!(world.tcp("PUT", "/session", "", &[AGENT]).await.error().0, 405);
     assert!(stored(&world).await.is_empty());
     // The failed ones count together with those by Basic authentication, and slow down.
     let begin = tokio::time::Instant::now();

@@ -13,4 +13,5 @@ mod safe;
 mod service;
 mod signin;
 mod store_gone;
+mod ui;
 mod world;

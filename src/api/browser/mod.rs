@@ -11,6 +11,7 @@ use super::exchange::Answer;
 use super::gzip;
 use super::request::{by_browser, origin, text};
 use super::router::respond;
+use super::ui;
 use crate::environment::Environment;
 use crate::resource::identifier;
 use axum::http::{HeaderValue, Method, StatusCode, header, request::Parts};
@@ -42,7 +43,7 @@ pub async fn open(parts: &Parts) -> Option<Response> {
     let path = parts.uri.path();
     if path == "/" && asks_html(parts) {
         let vary = (header::VARY, "Accept, User-Agent");
-        return Some((StatusCode::FOUND, [(header::LOCATION, "/v1"), vary]).into_response());
+        return Some((StatusCode::FOUND, [(header::LOCATION, ui::ROOT), vary]).into_response());
     }
     let (_, form, content) = FILES.iter().find(|(address, ..)| *address == path)?;
     let mut response = Response::new(());
@@ -100,7 +101,8 @@ pub async fn error_page(context: &Context, parts: &Parts, error: &ApiError, id: 
     response
 }
 
-fn nonce(environment: &Environment) -> String {
+/// For one page: what carries it is the page's own.
+pub fn nonce(environment: &Environment) -> String {
     let mut bytes = [0; 16];
     environment.random.fill(&mut bytes);
     format!("{:032x}", u128::from_le_bytes(bytes))
