@@ -118,7 +118,7 @@ async fn who_reads_waits_for_no_write_that_was_not() {
     let world = World::new(in_memory()).await;
     let pool = pool(&world).await;
     world.client.get("/v1/ipaddresses").await;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     for _ in 0..TIMES {
         let address = acquire(&world, &pool).await;
         let listed = world.client.get("/v1/ipaddresses").await;

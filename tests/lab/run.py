@@ -31,10 +31,11 @@ from hosts import Lab  # noqa: E402
 # them away last.
 HALVES = [
     ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "links", "dns",
-     "metadata", "dhcp", "ports", "ui"],
+     "metadata", "dhcp", "ports"],
     ["floating", "virtual_machines", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"],
 ]
-FILES = [file for half in HALVES for file in half]
+# Two of its tests are not good yet (docs/ui.md); with --long, or by its name.
+LATER = ["ui"]
 
 
 class Result(unittest.TestResult):
@@ -90,6 +91,12 @@ def tests_of(suite):
             yield one
 
 
+def chosen(options):
+    halves = [HALVES[options.half - 1]] if options.half else HALVES
+    later = LATER if options.long and options.half != 2 else []
+    return [*(file for half in halves for file in half), *later]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="FILE[.CLASS[.TEST]]")
@@ -102,7 +109,7 @@ def main():
     case.LONG = options.long
     case.RELEASE = options.release
 
-    suite = unittest.defaultTestLoader.loadTestsFromNames(options.words or (HALVES[options.half - 1] if options.half else FILES))
+    suite = unittest.defaultTestLoader.loadTestsFromNames(options.words or chosen(options))
     broken = unittest.defaultTestLoader.errors
     if broken:
         print("\n".join(broken))
