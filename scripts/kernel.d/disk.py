@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import inspect
 import lzma
-import os
 from pathlib import Path
 
 import archive
@@ -38,20 +37,7 @@ def entry():
 
 def ensure():
     """Gives the disk's file, made if it is not there."""
-    wanted = entry()
-    if not wanted.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with machine.locked(CACHE / ".guest.lock", limit=900):
-            if not wanted.exists():
-                machine.say("making the disk of a small guest (once)")
-                unfinished = CACHE / f".new-{wanted.name}.{os.getpid()}"
-                try:
-                    _make(unfinished)
-                    unfinished.rename(wanted)
-                finally:
-                    if unfinished.exists():
-                        machine.remove_tree(unfinished)
-    return wanted / "disk.raw"
+    return kernel.once(entry(), "making the disk of a small guest", _make) / "disk.raw"
 
 
 def _make(folder):

@@ -37,21 +37,24 @@ def entry():
 
 def ensure():
     """Gives the cache entry, made if it is not there."""
-    wanted = entry()
-    if wanted.exists():
-        return wanted
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with machine.locked(CACHE / ".kernel.lock", limit=900):
-        if not wanted.exists():
-            machine.say("fetching a kernel with ESP (once)")
-            unfinished = CACHE / f".new-{wanted.name}.{os.getpid()}"
-            try:
-                _make(unfinished)
-                unfinished.rename(wanted)
-            finally:
-                if unfinished.exists():
-                    machine.remove_tree(unfinished)
-            machine.say(f"it is in {wanted}")
+    return once(entry(), "fetching a kernel with ESP", _make)
+
+
+def once(wanted, what, make):
+    """An entry of the cache, made if it is not there; whole or not at all, and by one alone."""
+    if not wanted.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with machine.locked(CACHE / f".{wanted.name.partition('-')[0]}.lock", limit=900):
+            if not wanted.exists():
+                machine.say(f"{what} (once)")
+                unfinished = CACHE / f".new-{wanted.name}.{os.getpid()}"
+                try:
+                    make(unfinished)
+                    unfinished.rename(wanted)
+                finally:
+                    if unfinished.exists():
+                        machine.remove_tree(unfinished)
+                machine.say(f"it is in {wanted}")
     return wanted
 
 

@@ -1,5 +1,6 @@
 """The web UI, in a real browser at a real cluster: each screen, each action, and what happens when a node is lost."""
 
+import re
 import time
 import unittest
 
@@ -74,11 +75,14 @@ class Ui(LabTest):
         def step():
             pools = [one for one in self.api.list("/v1/subnetippools") if one["networkAddress"] == network and one["state"] != "purged"]
             for pool in pools:
-                for address in self.api.list("/v1/ipaddresses", removed_null="", ipPoolId=pool["id"]):
-                    self.api.ask("DELETE", f"/v1/ipaddresses/{address['id']}")
-                action = next((action for action in ("purge", "remove") if action in pool["actions"]), None)
-                if action:
-                    self.api.ask("POST", pool["actions"][action], {})
+                for address in self.api.list("/v1/ipaddresses", ipPoolId=pool["id"]):
+                    possible = next((action for action in ("purge", "remove", "disassociate") if action in address["actions"]), None)
+                    if possible:
+                        self.api.ask("POST", address["actions"][possible], {})
+                if "purge" in pool["actions"]:
+                    self.api.ask("POST", pool["actions"]["purge"], {})
+                else:
+                    self.api.ask("DELETE", f"/v1/subnetippools/{pool['id']}")
             return not pools
 
         wait_for("the pool to go", 30, step, every=0.3)
@@ -496,7 +500,9 @@ class Acts(Ui):
         self.button("Create").click()
         self.page.get_by_text("198.18.201.0/24").wait_for()
         self.page.locator("tr").filter(has_text="198.18.201.0/24").get_by_role("button", name="Acquire").click()
-        cell = self.page.get_by_role("cell", name="198.18.201.")
+        # The pool's row has such addresses too: its gateway's.
+        acquired = self.page.locator("tr").filter(has=self.button("Lead to an instance"))
+        cell = acquired.get_by_role("cell", name=re.compile(r"^198\.18\.201\.\d+$"))
         cell.first.wait_for()
         address = cell.first.text_content()
         self.button("Lead to an instance").click()

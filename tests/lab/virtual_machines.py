@@ -3,7 +3,9 @@
 import struct
 import unittest
 
+import case
 from api import Api
+from browser import Browser
 from case import HOSTS
 from guests import BOOT, POOL, GuestTest
 from hosts import wait_for
@@ -181,6 +183,34 @@ class Consoles(GuestTest):
         row = self.api.wait(self.api.act(row, "stop"), "stopped", BOOT)
         self.assertNotIn("console", row["actions"])
         self.refused(422, "ActionNotAvailable", self.api.act, row, "console")
+
+    def test_one_is_made_on_the_page_and_its_screen_is_there(self):
+        image = self.image()
+        browser = Browser()
+        self.addCleanup(browser.close)
+        page = browser.person(f"http://{HOSTS[1].api_address}").sign_in(*case.LAB.key).page
+        page.get_by_role("article", name="h1", exact=True).get_by_role("link", name="Add a VM").click()
+        page.locator("[data-field=name]").fill("by hand")
+        page.locator("[data-field=imageId]").click()
+        page.get_by_role("option", name=f"guest.img.gz ({image['id']})").click()
+        page.locator("[data-field=memoryMb]").fill("192")
+        page.get_by_role("button", name="Create", exact=True).click()
+        page.get_by_role("heading", name="by hand").wait_for()
+        row = self.api.get(f"/v1/virtualmachines/{page.url.rsplit('/', 1)[1]}")
+        self.machines.append(row)
+        row = self.api.wait(row, "running", BOOT)
+        self.assertEqual((row["hostId"], row["memoryMb"]), (self.host_id(HOSTS[0]), 192))
+        page.get_by_role("tab", name="Screen").click()
+        page.locator(".console canvas").wait_for()
+        wait_for("a picture of more than one colour", BOOT, lambda: page.evaluate(COLOURS) > 1, every=0.5)
+
+
+# How many the canvas has, of its first 64,000 pixels.
+COLOURS = """() => {
+  const canvas = document.querySelector('.console canvas');
+  const pixels = new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  return new Set(pixels.subarray(0, 64000)).size;
+}"""
 
 
 def screen(api, path):

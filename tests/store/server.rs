@@ -114,7 +114,21 @@ impl Server {
 
     /// As if the machine hung: connections stay, nothing answers.
     pub fn stop(&self, member: usize) {
-        kill_process(self.pid(member), Signal::STOP).unwrap();
+        let pid = self.pid(member);
+        kill_process(pid, Signal::STOP).unwrap();
+        // A signal takes its time to reach all threads, and until then they answer.
+        let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let said = task.and_then(|task| std::fs::read_to_string(task.path().join("stat"))).unwrap_or_default();
+            said.rsplit(") ").next().is_none_or(|rest| rest.starts_with('T'))
+        };
+        for _ in 0..1000 {
+            if std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        panic!("etcd does not stop");
     }
 
     pub fn resume(&self, member: usize) {

@@ -294,6 +294,7 @@ export const texts = {
     more: "More",
     image: "Image",
     imageHint: "What docker pull takes: nginx, ghcr.io/org/app:1.2. What hosts have is suggested.",
+    diskImageHint: "What its disk is copied from; under Images one is added by its address.",
     addLink: "Add a link",
     addEntry: "Add",
     entryName: "Name",

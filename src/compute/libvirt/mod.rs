@@ -57,6 +57,35 @@ struct Inner {
     network: PathBuf,
 }
 
+/// What a domain says on its serial console, until it is down.
+struct Said {
+    libvirt: Libvirt,
+    external_id: String,
+    since: String,
+    /// Of the file that is written now.
+    lines: Option<BoxStream<'static, Result<LogLine, Error>>>,
+}
+
+impl Said {
+    async fn next(mut self) -> Result<Option<(LogLine, Self)>, Error> {
+        loop {
+            if let Some(lines) = &mut self.lines {
+                if let Some(line) = lines.next().await.transpose()? {
+                    self.since.clone_from(&line.at);
+                    return Ok(Some((line, self)));
+                }
+                // Who has the file open closes it for other reasons than the domain's end, too; another may write on.
+                if !self.libvirt.look(&self.external_id).await?.is_some_and(|found| found.running) {
+                    return Ok(None);
+                }
+                tokio::time::sleep(SOON).await;
+            }
+            let Some(found) = self.libvirt.look(&self.external_id).await? else { return Ok(None) };
+            self.lines = Some(console::follow(domain::console_log(&found.instance), &self.since));
+        }
+    }
+}
+
 impl Libvirt {
     /// Nothing is asked yet: libvirt need not be there.
     pub fn new(environment: &Environment) -> Self {
@@ -332,14 +361,9 @@ impl Driver for Libvirt {
     }
 
     fn logs(&self, external_id: &str, since: &str) -> BoxStream<'static, Result<LogLine, Error>> {
-        let (this, external_id, since) = (self.clone(), external_id.to_owned(), since.to_owned());
-        let found = async move { this.look(&external_id).await };
-        let lines = move |found: Result<Option<Observed>, Error>| match found {
-            Ok(Some(found)) => console::follow(domain::console_log(&found.instance), &since),
-            Ok(None) => futures::stream::empty().boxed(),
-            Err(error) => futures::stream::once(async { Err(error) }).boxed(),
-        };
-        futures::stream::once(found).flat_map(lines).boxed()
+        let said =
+            Said { libvirt: self.clone(), external_id: external_id.to_owned(), since: since.to_owned(), lines: None };
+        futures::stream::try_unfold(said, Said::next).boxed()
     }
 
     fn events(&self) -> BoxStream<'static, Event> {

@@ -4,11 +4,8 @@ use super::columns::{COMMON, OWNER};
 use super::instance::{self, ADDED, SHARED, STATE};
 use crate::resource::declaration::{Field, Form, Literal, Type};
 use crate::resource::validation::{Invalid, InvalidCode};
-use crate::resource::{constraint, floating, instance as names, link, port};
+use crate::resource::{floating, instance as names, link};
 use serde_json::{Map, Value};
-
-/// As many as are made in one request.
-pub const MOST_AT_ONCE: u64 = 100;
 
 /// Its kind is its type, and its uuid is given by the cluster.
 const IDENTITY: &[Field] = &[Field::string("kind").filtered(), Field::string("uuid").max_length(128).filtered()];
@@ -59,28 +56,8 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
             "say which image to run: imageUuid is \"docker:\" and what `docker pull` takes, like \"docker:busybox\"",
         ));
     }
-    let chosen = |field: &str| input.get(field).and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
-    if chosen(names::NETWORK_IDS) && chosen("subnetIds") {
-        return Err(Invalid::new(
-            InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive,
-            names::NETWORK_IDS,
-            "give networkIds or subnetIds, not both",
-        ));
-    }
-    constraint::check(input)?;
-    port::asked(input)?;
     link::asked(input)?;
-    match input.get("count").and_then(Value::as_u64) {
-        Some(count) if count > MOST_AT_ONCE => Err(Invalid::new(
-            InvalidCode::MaxLimitExceeded,
-            "count",
-            format!("at most {MOST_AT_ONCE} are made at once; ask several times"),
-        )),
-        None | Some(0) if input.contains_key("count") => {
-            Err(Invalid::new(InvalidCode::MinLimitExceeded, "count", "count is 1 or more"))
-        }
-        _ => Ok(()),
-    }
+    instance::check(input)
 }
 
 #[cfg(test)]

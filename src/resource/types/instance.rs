@@ -2,7 +2,12 @@
 
 use super::columns::{COMMON, IDENTITY, OWNER, action};
 use crate::resource::declaration::{Action, Field, Form, Link, LinkPath, Literal, Type};
-use crate::resource::{constraint, instance as names};
+use crate::resource::validation::{Invalid, InvalidCode};
+use crate::resource::{constraint, instance as names, port};
+use serde_json::{Map, Value};
+
+/// As many as are made in one request.
+pub const MOST_AT_ONCE: u64 = 100;
 
 pub const STATE: &[Field] = &[Field::one_of(
     "state",
@@ -124,3 +129,31 @@ pub const TYPE: Type = Type {
     listable: true,
     ..Type::bare("instance", "instances")
 };
+
+/// What is to hold of whatever kind is made.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
+    let chosen = |field: &str| input.get(field).and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
+    if chosen(names::NETWORK_IDS) && chosen("subnetIds") {
+        return Err(Invalid::new(
+            InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive,
+            names::NETWORK_IDS,
+            "give networkIds or subnetIds, not both",
+        ));
+    }
+    constraint::check(input)?;
+    port::asked(input)?;
+    match input.get("count").and_then(Value::as_u64) {
+        Some(count) if count > MOST_AT_ONCE => Err(Invalid::new(
+            InvalidCode::MaxLimitExceeded,
+            "count",
+            format!("at most {MOST_AT_ONCE} are made at once; ask several times"),
+        )),
+        None | Some(0) if input.contains_key("count") => {
+            Err(Invalid::new(InvalidCode::MinLimitExceeded, "count", "count is 1 or more"))
+        }
+        _ => Ok(()),
+    }
+}

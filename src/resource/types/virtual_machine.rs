@@ -3,8 +3,8 @@
 use super::columns::{COMMON, OWNER, action};
 use super::instance::{self, ADDED, SHARED, STATE};
 use crate::resource::declaration::{Action, Field, Form, Literal, Type};
+use crate::resource::instance as names;
 use crate::resource::validation::{Invalid, InvalidCode};
-use crate::resource::{constraint, instance as names, port};
 use serde_json::{Map, Value};
 use std::ops::RangeInclusive;
 
@@ -67,14 +67,6 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
             "say which image its disk is made from: imageId or imageUuid is one that was made with POST /v1/images and a url",
         ));
     }
-    let chosen = |field: &str| input.get(field).and_then(Value::as_array).is_some_and(|ids| !ids.is_empty());
-    if chosen(names::NETWORK_IDS) && chosen("subnetIds") {
-        return Err(Invalid::new(
-            InvalidCode::NetworkIdsSubnetIdsMutuallyExclusive,
-            names::NETWORK_IDS,
-            "give networkIds or subnetIds, not both",
-        ));
-    }
     if input.get(names::ON_HOST_LOSS).and_then(Value::as_str) == Some("move") {
         return Err(Invalid::new(
             InvalidCode::InvalidOption,
@@ -84,19 +76,7 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
     }
     limit(input, names::MEMORY_MB, &MEMORY)?;
     limit(input, names::VCPU, &PROCESSORS)?;
-    constraint::check(input)?;
-    port::asked(input)?;
-    match input.get("count").and_then(Value::as_u64) {
-        Some(count) if count > super::container::MOST_AT_ONCE => Err(Invalid::new(
-            InvalidCode::MaxLimitExceeded,
-            "count",
-            format!("at most {} are made at once; ask several times", super::container::MOST_AT_ONCE),
-        )),
-        None | Some(0) if input.contains_key("count") => {
-            Err(Invalid::new(InvalidCode::MinLimitExceeded, "count", "count is 1 or more"))
-        }
-        _ => Ok(()),
-    }
+    instance::check(input)
 }
 
 fn limit(input: &Map<String, Value>, field: &str, range: &RangeInclusive<i64>) -> Result<(), Invalid> {

@@ -25,6 +25,10 @@ export function isGone(row: Pick<Row, "state">): boolean {
   return row.state === "removed" || row.state === "purged" || row.state === "purging";
 }
 
+export function isInstance(row: Pick<Row, "type">): boolean {
+  return row.type === "container" || isVm(row);
+}
+
 export function isVm(row: Pick<Row, "type">): boolean {
   return row.type === "virtualMachine";
 }

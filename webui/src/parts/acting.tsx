@@ -6,6 +6,7 @@ import { createContext, useCallback, useContext, useMemo, useState, type ReactNo
 import { ApiError, get, post, put, remove } from "../api/client";
 import { hold } from "../api/store";
 import type { Row } from "../api/types";
+import { isInstance } from "../logic/instance";
 import { texts } from "../texts";
 import { nameOf } from "./basics";
 
@@ -46,10 +47,10 @@ export function complain(error: unknown, title = texts.errors.title): void {
   notifications.show({ color: "red", title, message: <span className="wrap">{message}</span>, autoClose: 12_000 });
 }
 
-/** `remove` of what runs is a DELETE: it stops it first. */
+/** Instances are removed by DELETE, which stops what runs first: whatever became of them since they were shown. */
 export async function send(row: Row, action: string, input?: unknown): Promise<Row> {
   const address = row.actions[action];
-  if (action === "remove" && !address) return remove<Row>(row.links.self ?? "");
+  if (action === "remove" && (isInstance(row) || !address)) return remove<Row>(row.links.self ?? "");
   if (!address) throw new ApiError(422, "ActionNotAvailable", `${nameOf(row)}: ${row.state ?? ""}`);
   return post<Row>(address, input);
 }
@@ -134,7 +135,7 @@ export function ActingProvider({ children }: { children: ReactNode }) {
       const go = () => void act(row, action);
       const title = texts.confirm.title(verb, nameOf(row));
       if (action === "purge") ask({ title, text: texts.confirm.purge, typed: nameOf(row), verb, go });
-      else if (action === "remove" && row.type !== "container" && row.type !== "virtualMachine") ask({ title, text: texts.confirm.removeRow, typed: nameOf(row), verb, go });
+      else if (action === "remove" && !isInstance(row)) ask({ title, text: texts.confirm.removeRow, typed: nameOf(row), verb, go });
       else if (action === "remove") ask({ title, text: texts.confirm.remove, verb, go });
       else go();
     },

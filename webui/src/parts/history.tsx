@@ -4,6 +4,7 @@ import { useQuery } from "@tanstack/react-query";
 import { get } from "../api/client";
 import type { Collection, ProcessInstance, Row } from "../api/types";
 import { duration } from "../logic/format";
+import { isInstance } from "../logic/instance";
 import { texts } from "../texts";
 import { Ago, Empty, Loading, Panel, Problem } from "./basics";
 
@@ -11,7 +12,7 @@ type Process = ProcessInstance & { startTimeTS?: number; endTimeTS?: number };
 
 /** Of one row, asked for anew when it changes. */
 export function History({ row }: { row: Row }) {
-  const type = row.type === "container" || row.type === "virtualMachine" ? "instance" : row.type;
+  const type = isInstance(row) ? "instance" : row.type;
   const query = useQuery({
     queryKey: ["parts", row.id, `history/${type}`],
     queryFn: async () => (await get<Collection<Process>>(`/v1/processinstances?resourceType=${type}&resourceId=${row.id}&limit=100`)).data,

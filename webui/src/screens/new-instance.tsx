@@ -1,6 +1,6 @@
 // Making an instance: the fields that the server's schema offers, in the order in which people think of them.
 
-import { Alert, Autocomplete, Button, Group, Stack } from "@mantine/core";
+import { Alert, Autocomplete, Button, Group, Select, Stack } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
 import { useMemo, useState, type ReactNode } from "react";
 import { Link, useLocation, useSearch } from "wouter";
@@ -9,7 +9,7 @@ import { useRows, useSchemas } from "../api/hooks";
 import { hold } from "../api/store";
 import type { Collection, Field, Host, Image, Instance, Row, Schema } from "../api/types";
 import { body, check, formFields, type Values } from "../logic/form";
-import { isGone, isVm, loads } from "../logic/instance";
+import { isGone, isInstance, isVm, loads } from "../logic/instance";
 import { fits } from "../logic/placement";
 import { Empty, Loading, nameOf, Page, Panel, Problem } from "../parts/basics";
 import { SchemaField } from "../parts/field";
@@ -17,14 +17,16 @@ import { CheckIcon, CloseIcon } from "../parts/icons";
 import { texts } from "../texts";
 
 const SECTIONS: { title: string; fields: readonly string[] }[] = [
-  { title: texts.form.basics, fields: ["imageUuid", "name", "count", "command", "commandArgs", "environment", "instanceTriggeredStop", "credentialIds"] },
+  { title: texts.form.basics, fields: ["imageUuid", "imageId", "name", "count", "command", "commandArgs", "environment", "instanceTriggeredStop", "credentialIds"] },
   { title: texts.form.networking, fields: ["ports", "publishAllPorts", "instanceLinks", "networkIds", "publicIpAddressPoolId", "hostname"] },
   { title: texts.form.limits, fields: ["vcpu", "memoryMb", "memoryLimitMb", "memoryReservationMb", "compute", "diskMb"] },
   { title: texts.form.placement, fields: ["requestedHostId", "onHostLoss", "hostLossGraceSeconds", "labels", "constraints", "affinity", "antiAffinity", "spreadBy", "placementPolicy", "validHostIds"] },
   { title: texts.form.more, fields: ["description", "userdata", "directory", "user", "dockerVolumes", "privileged", "startOnCreate"] },
 ];
 /** For programs, or told by others of the form. */
-const WITHOUT = ["accountId", "agentId", "data", "kind", "uuid", "zoneId", "removeTime", "subnetIds", "vnetIds", "imageId"];
+const WITHOUT = ["accountId", "agentId", "data", "kind", "uuid", "zoneId", "removeTime", "subnetIds", "vnetIds"];
+/** The other of imageUuid and imageId: a container's image is what `docker pull` takes, a machine's is one of the list. */
+const IMAGE: Record<string, string> = { container: "imageUuid", virtualMachine: "imageId" };
 const LONG = ["userdata"];
 const HALF = new Set(["name", "count", "command", "commandArgs", "vcpu", "memoryMb", "memoryLimitMb", "memoryReservationMb", "compute", "diskMb", "requestedHostId", "onHostLoss", "hostLossGraceSeconds", "placementPolicy", "directory", "user", "hostname", "networkIds", "publicIpAddressPoolId", "instanceTriggeredStop", "credentialIds"]);
 
@@ -33,7 +35,7 @@ export default function NewInstance({ type }: { type: string }) {
   const schema = schemas.data?.get(type);
   if (schemas.isError) return <Problem error={schemas.error} retry={() => void schemas.refetch()} />;
   if (!schemas.data) return <Loading />;
-  if (!schema?.collectionMethods.includes("POST") || (type !== "container" && type !== "virtualMachine")) return <Empty title={texts.hosts.noVmsYet} />;
+  if (!schema?.collectionMethods.includes("POST") || !isInstance({ type })) return <Empty title={texts.hosts.noVmsYet} />;
   return <Form schema={schema} type={type} />;
 }
 
@@ -47,7 +49,7 @@ function Form({ schema, type }: { schema: Schema; type: string }) {
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [problem, setProblem] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
-  const fields = useMemo(() => formFields(schema, "create", SECTIONS.flatMap((section) => section.fields), WITHOUT), [schema]);
+  const fields = useMemo(() => formFields(schema, "create", SECTIONS.flatMap((section) => section.fields), [...WITHOUT, ...Object.values(IMAGE).filter((name) => name !== IMAGE[type])]), [schema, type]);
   const known = new Set(SECTIONS.flatMap((section) => section.fields));
   const title = type === "container" ? texts.instances.newContainer : texts.instances.newVm;
 
@@ -55,7 +57,7 @@ function Form({ schema, type }: { schema: Schema; type: string }) {
     const wrong: Record<string, string> = {};
     for (const [name, field] of fields) {
       // Either names the image; the schema cannot say that.
-      const complaint = check(name === "imageUuid" ? { ...field, required: true } : field, values[name], texts.form);
+      const complaint = check(name === IMAGE[type] ? { ...field, required: true } : field, values[name], texts.form);
       if (complaint) wrong[name] = complaint;
     }
     setErrors(wrong);
@@ -85,7 +87,9 @@ function Form({ schema, type }: { schema: Schema; type: string }) {
   const show = ([name, field]: [string, Field]) => (
     <div key={name} style={HALF.has(name) ? undefined : { gridColumn: "1 / -1" }}>
       {name === "imageUuid" ? (
-        <ImageField value={String(values.imageUuid ?? "")} error={errors.imageUuid} onChange={set("imageUuid")} type={type} />
+        <ImageField value={String(values.imageUuid ?? "")} error={errors.imageUuid} onChange={set("imageUuid")} />
+      ) : name === "imageId" ? (
+        <DiskImageField value={values.imageId ? String(values.imageId) : null} error={errors.imageId} onChange={set("imageId")} />
       ) : (
         <SchemaField name={name} field={field} value={values[name]} error={errors[name]} onChange={set(name)} label={texts.form.labels[name]} hint={texts.form.hints[name]} long={LONG.includes(name)} placeholder={name === "requestedHostId" ? texts.form.anyHost : undefined} />
       )}
@@ -137,13 +141,20 @@ function Section({ title, children }: { title: string; children: ReactNode }) {
 }
 
 /** Any reference, and what hosts have already. */
-function ImageField({ value, error, onChange, type }: { value: string; error?: string; onChange: (value: string) => void; type: string }) {
+function ImageField({ value, error, onChange }: { value: string; error?: string; onChange: (value: string) => void }) {
   const images = useRows<Image>("images");
   const data = useMemo(
-    () => [...new Set((images.data ?? []).filter((image) => !isGone(image) && (image.instanceKind ?? "container") === type && image.name).map((image) => String(image.name).replace(/^docker:/, "")))].slice(0, 500),
-    [images.data, type],
+    () => [...new Set((images.data ?? []).filter((image) => !isGone(image) && (image.instanceKind ?? "container") === "container" && image.name).map((image) => String(image.name).replace(/^docker:/, "")))].slice(0, 500),
+    [images.data],
   );
   return <Autocomplete label={texts.form.image} description={texts.form.imageHint} error={error} withAsterisk data={data} value={value.replace(/^docker:/, "")} onChange={onChange} limit={20} data-field="imageUuid" autoComplete="off" spellCheck={false} />;
+}
+
+/** One that was added with the address that it is fetched from. */
+function DiskImageField({ value, error, onChange }: { value: string | null; error?: string; onChange: (value: string | undefined) => void }) {
+  const images = useRows<Image>("images");
+  const data = (images.data ?? []).filter((image) => !isGone(image) && image.instanceKind === "virtualMachine").map((image) => ({ value: image.id, label: `${nameOf(image)} (${image.id})` }));
+  return <Select label={texts.form.image} description={texts.form.diskImageHint} error={error} withAsterisk data={data} value={value} onChange={(its) => onChange(its ?? undefined)} searchable limit={50} data-field="imageId" />;
 }
 
 function Preview({ values, type }: { values: Values; type: string }) {
