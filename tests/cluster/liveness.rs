@@ -131,7 +131,7 @@ async fn a_silent_store_loses_the_deadline_and_gives_it_back() {
     let environment = machine(1, "a");
     let host = Membership::join(join(&store, &environment, "h1", directory.path())).await.unwrap();
     let mut liveness = host.liveness();
-    server.stop(0);
+    server.stop(0).await;
     let deadline = host.deadline().unwrap();
     let lost =
         within("the loss", liveness.wait_for(|it| matches!(it, Liveness::Lost { .. }))).await.unwrap().to_owned();

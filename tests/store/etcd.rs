@@ -31,7 +31,7 @@ async fn a_server_that_hangs_is_an_error_within_the_deadline() {
     put(&*store, "a", "1").await;
     let lease = store.grant_lease(60 * SECOND).await.unwrap();
     store.keep_alive(lease).await.unwrap();
-    server.stop(0);
+    server.stop(0).await;
     let limit = Duration::from_millis(1500);
     let unknown = soon(limit, store.commit(write("unknown"))).await;
     assert!(matches!(unknown, Err(Error::OutcomeUnknown { .. })), "{unknown:?}");
@@ -54,7 +54,7 @@ async fn a_commit_that_was_being_done_has_an_unknown_outcome() {
     let mut server = Server::start().await;
     let store = server.connect_within(5 * SECOND);
     put(&*store, "a", "1").await;
-    server.stop(0);
+    server.stop(0).await;
     let pending = tokio::spawn({
         let store = store.clone();
         async move { store.commit(write("a")).await }
@@ -79,7 +79,7 @@ async fn a_watch_ends_with_an_error_when_the_server_dies_or_hangs() {
     let revision = put(&*store, "w/a", "1").await;
     let mut watch = store.watch("w/", revision).await.unwrap();
     next(&mut watch).await.unwrap();
-    server.stop(0);
+    server.stop(0).await;
     assert!(matches!(next(&mut watch).await, Err(Error::Unavailable { .. })), "silence is noticed");
     server.resume(0);
     server.ready().await;
@@ -103,13 +103,13 @@ async fn a_watch_hears_of_a_silent_member_from_who_got_no_answer_and_stays_where
     next(&mut watch).await.unwrap();
     other.get("w/a").await.unwrap();
 
-    server.stop(0);
+    server.stop(0).await;
     assert!(other.get("w/a").await.is_err());
     server.resume(0);
     put(&store, "w/a", "2").await;
     assert!(next(&mut watch).await.is_ok(), "it was asked, and answered");
 
-    server.stop(0);
+    server.stop(0).await;
     assert!(other.get("w/a").await.is_err());
     // Pings alone take eight seconds.
     assert!(matches!(soon(3 * SECOND, next(&mut watch)).await, Err(Error::Unavailable { .. })));
@@ -155,7 +155,7 @@ async fn with_a_majority_all_goes_on() {
         store.keep_alive(*lease.as_ref().unwrap()).await.unwrap();
     }
     // One hangs, with a good chance of being the leader: reads go on after a while, then writes do.
-    server.stop(0);
+    server.stop(0).await;
     for (store, lease) in stores.iter().zip(&leases) {
         until("a read", async || store.get("a").await.is_ok()).await;
         until("a write", async || store.commit(write("a")).await.is_ok()).await;

@@ -252,7 +252,7 @@ async fn a_store_that_hangs_is_noticed_and_followed_again() {
     put(&*store, "m/a", "1").await;
     let mirror = mirror(store.clone());
     until("freshness", async || mirror.freshness().stale_since.is_none() && !view(&mirror).is_empty()).await;
-    server.stop(0);
+    server.stop(0).await;
     // Nobody asks anything: the open watch alone notices.
     until("blindness", async || mirror.freshness().stale_since.is_some()).await;
     server.resume(0);
@@ -317,7 +317,7 @@ async fn who_asks_whether_it_is_heard_is_not_shown_what_a_silent_member_left_uns
     assert!(mirror.listed(LIMIT).await);
     let mut silent = 0;
     for member in 0..3 {
-        server.stop(member);
+        server.stop(member).await;
         let other = connect(vec![server.urls().remove((member + 1) % 3)], LIMIT);
         let written = member as u64 + 1;
         // It may have led.

@@ -113,7 +113,7 @@ impl Server {
     }
 
     /// As if the machine hung: connections stay, nothing answers.
-    pub fn stop(&self, member: usize) {
+    pub async fn stop(&self, member: usize) {
         let pid = self.pid(member);
         kill_process(pid, Signal::STOP).unwrap();
         // A signal takes its time to reach all threads, and until then they answer.
@@ -126,7 +126,7 @@ impl Server {
             if std::fs::read_dir(&tasks).unwrap().all(is_stopped) {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         panic!("etcd does not stop");
     }
