@@ -11,11 +11,12 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncSeekExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
@@ -46,6 +47,20 @@ pub struct Fetch<'a> {
     /// In bytes.
     pub most: u64,
     pub progress: Progress<'a>,
+    /// Addresses that nothing is fetched from.
+    pub refused: Refused,
+}
+
+/// See [`is_own`].
+pub type Refused = fn(IpAddr) -> bool;
+
+/// Whether an address is the host itself, or known on its own wire alone: whoever names an image is not to have it fetch what only
+/// the host may ask for, above all what a cloud tells its machine at 169.254.169.254 (RFC 3927, RFC 4291).
+pub fn is_own(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_loopback() || address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified(),
+    }
 }
 
 /// How far a fetch is.
@@ -142,7 +157,7 @@ impl Fetch<'_> {
     async fn answer(&self, state: &State) -> Result<Response<Incoming>, Broken> {
         let mut url = self.url.to_owned();
         for _ in 0..REDIRECTS {
-            let response = ask(&url, state).await?;
+            let response = ask(&url, state, self.refused).await?;
             let status = response.status();
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             match (status, location) {
@@ -176,7 +191,7 @@ fn joined(url: &str, location: &str) -> String {
 trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
-async fn ask(url: &str, state: &State) -> Result<Response<Incoming>, Broken> {
+async fn ask(url: &str, state: &State, refused: Refused) -> Result<Response<Incoming>, Broken> {
     let wrong = || Broken::For(Error::Url { url: url.to_owned() });
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     let host = uri.host().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
@@ -188,7 +203,16 @@ async fn ask(url: &str, state: &State) -> Result<Response<Incoming>, Broken> {
     let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
     let now = |error: &dyn std::fmt::Display| Broken::Now(error.to_string());
     let connecting = async {
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| now(&error))?;
+        let found: Vec<SocketAddr> = lookup_host((host.as_str(), port)).await.map_err(|error| now(&error))?.collect();
+        // What is looked at is what is gone to.
+        let allowed: Vec<SocketAddr> = found.iter().filter(|at| !refused(at.ip())).copied().collect();
+        if allowed.is_empty() && !found.is_empty() {
+            let reason = format!(
+                "{host} is an address that means the host itself or its own wire, and nothing is fetched from there"
+            );
+            return Err(for_good(url, reason));
+        }
+        let stream = TcpStream::connect(&*allowed).await.map_err(|error| now(&error))?;
         Ok::<Box<dyn Wire>, Broken>(if tls { Box::new(secured(stream, &host, url).await?) } else { Box::new(stream) })
     };
     let stream =
@@ -239,6 +263,18 @@ async fn secured(stream: TcpStream, host: &str, url: &str) -> Result<impl Wire +
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_only_the_host_may_ask_is_not_asked_for_others() {
+        for own in
+            ["127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "::1", "::", "fe80::1", "::ffff:169.254.169.254"]
+        {
+            assert!(is_own(own.parse().unwrap()), "{own}");
+        }
+        for other in ["10.1.2.3", "192.168.1.1", "198.18.0.254", "203.0.113.7", "2001:db8::1", "fd00::1"] {
+            assert!(!is_own(other.parse().unwrap()), "{other}");
+        }
+    }
 
     #[test]
     fn where_redirects_lead() {

@@ -16,7 +16,6 @@ mod unpack;
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +24,6 @@ pub enum Error {
     Url { url: String },
     #[error("{url} cannot be fetched: {reason}")]
     Fetch { url: String, reason: String },
-    #[error("{url} sends nothing for {}s", limit.as_secs())]
-    Silent { url: String, limit: Duration },
     #[error("{url} is larger than {} MB, which is what may be fetched here", most >> 20)]
     Large { url: String, most: u64 },
     #[error("{0}")]
@@ -39,8 +36,8 @@ pub enum Error {
     Header { url: String, source: header::Error },
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("there are {} MB free for images on this host, and it takes {} MB more", free >> 20, needed >> 20)]
-    Full { free: u64, needed: u64 },
+    #[error("there are {} MB free for images on this host, and it takes more", free >> 20)]
+    Full { free: u64 },
     #[error("a thread of the fetch ended badly")]
     Thread(#[from] tokio::task::JoinError),
 }

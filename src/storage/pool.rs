@@ -5,7 +5,7 @@
 //! the next begins anew.
 
 use super::checksum::{self, Checksum, Hasher};
-use super::fetch::{Fetch, Progress};
+use super::fetch::{self, Fetch, Progress, Refused};
 use super::{Error, header, unpack};
 use crate::environment::Environment;
 use crate::resource::assignment::MachineImage;
@@ -38,6 +38,7 @@ pub struct Stored {
 #[derive(Clone, Debug)]
 pub struct Images {
     directory: PathBuf,
+    refused: Refused,
 }
 
 /// What an image is called here: the same for the same address and checksum.
@@ -51,7 +52,7 @@ fn key(image: &MachineImage) -> String {
 
 impl Images {
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned() }
+        Self { directory: directory.to_owned(), refused: fetch::is_own }
     }
 
     fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
@@ -140,9 +141,9 @@ impl Images {
         file.set_len(0).map_err(Self::failed(part))?;
         let free = self.free()?;
         let mut file = tokio::fs::File::from_std(file);
-        let fetch = Fetch { url, environment, most: MOST.min(free), progress };
+        let fetch = Fetch { url, environment, most: MOST.min(free), progress, refused: self.refused };
         let found = match fetch.write_into(&mut file, wanted.as_ref().map(|wanted| Hasher::new(wanted.kind))).await {
-            Err(Error::Large { .. }) => return Err(Error::Full { free, needed: free }),
+            Err(Error::Large { .. }) => return Err(Error::Full { free }),
             found => found?,
         };
         if let (Some(wanted), Some(found)) = (&wanted, found)
@@ -169,7 +170,7 @@ impl Images {
         match unpack::unpack(&mut file, &unpacked, free) {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::StorageFull) => {
-                return Err(Error::Full { free, needed: free });
+                return Err(Error::Full { free });
             }
             Err(source) => return Err(Error::Unpack { url: image.url.clone(), source }),
         }
@@ -261,6 +262,11 @@ mod tests {
         (format!("http://{address}/image"), count)
     }
 
+    /// From servers of this very host too.
+    fn anywhere(directory: &Path) -> Images {
+        Images { refused: |_| false, ..Images::new(directory) }
+    }
+
     fn image(url: &str, checksum: Option<&str>) -> MachineImage {
         MachineImage { id: 7, url: url.to_owned(), checksum: checksum.map(str::to_owned) }
     }
@@ -284,7 +290,7 @@ mod tests {
     #[tokio::test]
     async fn fetched_once_for_all_who_want_it_and_gone_on_with_where_it_broke_off() {
         let directory = tempfile::tempdir().unwrap();
-        let (images, environment) = (Images::new(directory.path()), Environment::system().unwrap());
+        let (images, environment) = (anywhere(directory.path()), Environment::system().unwrap());
         let (url, count) = server(content(), 1).await;
         let wanted = image(&url, Some(&format!("sha256:{}", sha256(&content()))));
         let all = (0..4).map(|_| images.ensure(&wanted, &environment, &|_| {}));
@@ -301,7 +307,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_what_was_asked_for_is_not_there() {
         let directory = tempfile::tempdir().unwrap();
-        let (images, environment) = (Images::new(directory.path()), Environment::system().unwrap());
+        let (images, environment) = (anywhere(directory.path()), Environment::system().unwrap());
         let (url, _) = server(content(), 0).await;
         let wrong = image(&url, Some(&sha256(b"another")));
         let error = images.ensure(&wrong, &environment, &|_| {}).await.unwrap_err();
@@ -313,6 +319,10 @@ mod tests {
         let (url, _) = server(hostile, 0).await;
         let error = images.ensure(&image(&url, None), &environment, &|_| {}).await.unwrap_err();
         assert!(matches!(error, Error::Header { .. }), "{error}");
+        let (url, count) = server(content(), 0).await;
+        let error = Images::new(directory.path()).ensure(&image(&url, None), &environment, &|_| {}).await.unwrap_err();
+        assert!(error.to_string().contains("the host itself"), "{error}");
+        assert_eq!(count.load(Ordering::SeqCst), 0);
         let error = images.ensure(&image("ftp://x/y", None), &environment, &|_| {}).await.unwrap_err();
         assert!(matches!(error, Error::Url { .. }), "{error}");
         assert!(files(directory.path()).is_empty(), "{:?}", files(directory.path()));

@@ -12,10 +12,11 @@ use super::super::{
 };
 use crate::environment::Environment;
 use crate::network::mesh::{Encryption, Mesh, Outside, Underlay};
-use crate::store::{Revision, mirror::View};
+use crate::store::mirror::View;
 use stampede_netlink::xfrm::AssociationChange;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What is to be done outside, in this order.
@@ -57,11 +58,24 @@ pub struct Session {
 }
 
 /// From what the records were read last: while it is the same they say the same, and none is opened again.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Last {
-    records: Vec<(String, Revision)>,
+    /// The very values: after a store went back two may have one revision.
+    records: Vec<(String, Arc<Mesh>)>,
     own: IpAddr,
     secrets: Vec<SecretName>,
+}
+
+impl Last {
+    fn is(&self, other: &Self) -> bool {
+        let same = |(one, other): (&(String, Arc<Mesh>), &(String, Arc<Mesh>))| {
+            one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
+        };
+        self.own == other.own
+            && self.secrets == other.secrets
+            && self.records.len() == other.records.len()
+            && self.records.iter().zip(&other.records).all(same)
+    }
 }
 
 impl Session {
@@ -75,11 +89,11 @@ impl Session {
     /// Takes in all records as they are now.
     pub fn read(&mut self, view: &View<Mesh>, own: IpAddr) {
         let last = Last {
-            records: view.iter().map(|(host, item)| (host.clone(), item.mod_revision)).collect(),
+            records: view.iter().map(|(host, item)| (host.clone(), item.value.clone())).collect(),
             own,
             secrets: self.secrets.all().map(ClusterSecret::name).collect(),
         };
-        if self.last.as_ref() == Some(&last) {
+        if self.last.as_ref().is_some_and(|known| known.is(&last)) {
             return;
         }
         self.last = Some(last);
