@@ -68,13 +68,14 @@ struct Last {
 
 impl Last {
     fn is(&self, other: &Self) -> bool {
-        let same = |(one, other): (&(String, Arc<Mesh>), &(String, Arc<Mesh>))| {
-            one.0 == other.0 && Arc::ptr_eq(&one.1, &other.1)
-        };
         self.own == other.own
             && self.secrets == other.secrets
             && self.records.len() == other.records.len()
-            && self.records.iter().zip(&other.records).all(same)
+            && self
+                .records
+                .iter()
+                .zip(&other.records)
+                .all(|((host, one), (known, other))| host == known && Arc::ptr_eq(one, other))
     }
 }
 
