@@ -69,6 +69,20 @@ fn table(elements: Vec<Element>) -> Table {
         data: None,
         elements: vec![Element { key: vec![Value::Interface("tap7".to_owned()), v4("10.42.1.7")], data: None }],
     };
+    let accounts = Set {
+        name: "accounts".to_owned(),
+        comment: Some("whose they are".to_owned()),
+        key: vec![DataType::Ipv4],
+        data: Some(SetData::Values(vec![DataType::Mark])),
+        elements: vec![Element { key: vec![v4("10.42.1.7")], data: Some(ElementData::Values(vec![Value::Mark(5)])) }],
+    };
+    let together = Set {
+        name: "together".to_owned(),
+        comment: None,
+        key: vec![DataType::Ipv4, DataType::Mark],
+        data: None,
+        elements: vec![Element { key: vec![v4("10.42.1.7"), Value::Mark(5)], data: None }],
+    };
     let key = vec![Field::Ipv4(Side::Destination), Field::Protocol, Field::Port(Side::Destination)];
     let inner = prefix("10.42.0.0/16");
     let masquerade =
@@ -111,12 +125,22 @@ fn table(elements: Vec<Element>) -> Table {
             Expression::Protocol(Protocol::Icmp),
             Expression::Counter,
         ]),
+        Rule::new([Expression::MarkOf { key: vec![Field::Ipv4(Side::Source)], map: "accounts".to_owned() }]),
+        Rule::new([
+            Expression::Answers,
+            Expression::Lookup {
+                key: vec![Field::Ipv4(Side::Destination), Field::Mark],
+                set: "together".to_owned(),
+                negated: true,
+            },
+            Expression::Counter,
+        ]),
     ];
     Table {
         family: Family::Inet,
         name: "stampede".to_owned(),
         comment: "the managed network".to_owned(),
-        sets: vec![ports(elements), links, taps, spoof],
+        sets: vec![ports(elements), links, taps, spoof, accounts, together],
         chains: vec![
             Chain {
                 name: "quarantine".to_owned(),
@@ -184,6 +208,12 @@ async fn a_table_is_put_once_and_nft_reads_it() {
         "ip saddr 10.40.0.0/13 meta l4proto icmp counter packets 0 bytes 0",
         "ip saddr 10.42.0.0/16 oifname != \"stampede0\" counter packets 0 bytes 0 masquerade comment \"containers go out",
         "ip saddr 10.42.3.3 snat ip to 198.18.0.7",
+        "type ipv4_addr : mark",
+        "elements = { 10.42.1.7 : 0x00000005 }",
+        "type ipv4_addr . mark",
+        "elements = { 10.42.1.7 . 0x00000005 }",
+        "meta mark set ip saddr map @accounts",
+        "ct direction reply ip daddr . meta mark != @together counter",
     ] {
         assert!(listed.contains(line), "missing: {line}\n{listed}");
     }

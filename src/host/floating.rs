@@ -16,7 +16,7 @@ use crate::orchestration::{Hold, Orchestrator};
 use crate::resource::assignment::{Assignment, Desired, Token};
 use crate::resource::{identifier, instance};
 use crate::store::mirror::{Changes, Mirror};
-use crate::store::{Store, key};
+use crate::store::{Revision, Store, key};
 use futures::FutureExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,7 +251,7 @@ impl Keeper {
         if tokio::time::timeout(DROPPED, is_gone()).await.is_err() {
             tracing::warn!(%address, "the kernel keeps a floating address that is to go elsewhere; its time there ends by itself");
         }
-        self.release(id).await;
+        self.release(id, None).await;
     }
 
     async fn is_wanted_soon(&self, id: u64) -> bool {
@@ -260,9 +260,9 @@ impl Keeper {
         matches!(tokio::time::timeout(SOON, wanted).await, Ok(Ok(_)))
     }
 
-    async fn release(&self, id: u64) {
+    async fn release(&self, id: u64, seen: Option<Revision>) {
         let mut backoff = Backoff::new(&self.environment, AGAIN, LONGEST);
-        while let Err(error) = self.orchestrator.release_address(&self.host, id).await {
+        while let Err(error) = self.orchestrator.release_address(&self.host, id, seen).await {
             tracing::debug!(address = id, error = chain(&error), "not given back yet");
             backoff.wait().await;
         }
@@ -281,15 +281,16 @@ impl Keeper {
             backoff.wait().await;
         };
         let wanted: BTreeSet<u64> = self.floats.all().into_keys().collect();
-        let old: Vec<u64> = had.into_iter().filter(|id| !wanted.contains(id) && !known.contains(id)).collect();
+        let is_old = |(id, _): &(u64, Revision)| !wanted.contains(id) && !known.contains(id);
+        let old: Vec<_> = had.into_iter().filter(is_old).collect();
         if old.is_empty() {
             return;
         }
         // Whatever its address was: the network drops all that nobody here wants.
         self.network.settled().await;
-        for id in old {
+        for (id, seen) in old {
             if !self.floats.all().contains_key(&id) {
-                self.release(id).await;
+                self.release(id, Some(seen)).await;
             }
         }
     }

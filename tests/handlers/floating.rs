@@ -49,6 +49,10 @@ async fn life(world: &World, host: &str) -> i64 {
     world.store.get(&key::alive(host)).await.unwrap().entry.unwrap().create_revision.0
 }
 
+async fn held(world: &World, host: &str) -> Vec<u64> {
+    world.orchestrator.held_by(host).await.unwrap().into_iter().map(|(id, _)| id).collect()
+}
+
 async fn is_taken(world: &World, pool: &str, address: &Value) -> bool {
     let key = key::floating(
         pool.trim_start_matches("1ip").parse().unwrap(),
@@ -87,7 +91,12 @@ async fn an_address_is_acquired_associated_and_given_back() {
     let associations =
         world.client.get(&format!("/v1/ipassociations?ipAddressId={}", address["id"].as_str().unwrap())).await;
     assert_eq!(associations["data"][0]["childIpAddressId"], private(&one)["ipAddressId"], "{associations}");
-    assert_eq!(world.orchestrator.held_by("h1").await.unwrap(), [own(&address)]);
+    assert_eq!(held(&world, "h1").await, [own(&address)]);
+    // What an agent found that it had, and wants no more, is not given back once it has taken it again.
+    let (_, seen) = world.orchestrator.held_by("h1").await.unwrap()[0];
+    assert_eq!(hold(number(&one)).await.unwrap(), Hold::Held);
+    world.orchestrator.release_address("h1", own(&address), Some(seen)).await.unwrap();
+    assert_eq!(held(&world, "h1").await, [own(&address)]);
 
     let (status, body) = act(&world, &address, "remove", json!({})).await;
     assert_eq!((status, &body["code"]), (422, &json!("ActionNotAvailable")), "associated ones stay: {body}");
@@ -95,7 +104,7 @@ async fn an_address_is_acquired_associated_and_given_back() {
     assert_eq!(leaving["state"], "disassociating");
     assert_eq!(world.client.row(&one).await["primaryAssociatedIpAddress"], Value::Null);
     assert_eq!(hold(number(&one)).await.unwrap(), Hold::NotOurs);
-    world.orchestrator.release_address("h1", own(&address)).await.unwrap();
+    world.orchestrator.release_address("h1", own(&address), None).await.unwrap();
     assert_eq!(now(&world, &address).await["state"], "active");
 
     let (status, body) = world.client.ask("DELETE", &format!("/v1/ippools/{pool}"), Value::Null).await;
@@ -156,7 +165,7 @@ async fn one_of_a_pool_goes_with_its_instance() {
     // Not while its host has it.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(is_taken(&world, &pool, &address).await);
-    world.orchestrator.release_address("h1", own(&address)).await.unwrap();
+    world.orchestrator.release_address("h1", own(&address), None).await.unwrap();
     until("the address is free", async || !is_taken(&world, &pool, &address).await).await;
     world.ends();
 }
@@ -189,8 +198,8 @@ async fn one_host_has_an_address() {
     assert!(world.orchestrator.take_back(id).await.unwrap());
     assert!(begun.elapsed() >= Duration::from_millis(2200), "{:?}", begun.elapsed());
     assert_eq!(world.orchestrator.hold_address("h1", own_life, id, instance).await.unwrap(), Hold::Held);
-    world.orchestrator.release_address("h9", id).await.unwrap();
-    assert_eq!(world.orchestrator.held_by("h1").await.unwrap(), [id], "who gives back what is another's takes nothing");
+    world.orchestrator.release_address("h9", id, None).await.unwrap();
+    assert_eq!(held(&world, "h1").await, [id], "who gives back what is another's takes nothing");
     world.ends();
 }
 
@@ -220,7 +229,7 @@ async fn another_life_of_its_host_takes_an_address_over() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(world.orchestrator.hold_address("h1", second, id, instance).await.unwrap(), Hold::Held);
     assert!(!taking.await.unwrap().unwrap(), "it was taken over meanwhile");
-    assert_eq!(world.orchestrator.held_by("h1").await.unwrap(), [id]);
+    assert_eq!(held(&world, "h1").await, [id]);
     world.ends();
 }
 

@@ -92,12 +92,14 @@ impl Orchestrator {
         Ok(instance.get::<String>(instance::HOST_NAME).as_deref() == Some(host))
     }
 
-    /// Gives an address back that this host's kernel has not any more.
+    /// Gives an address back that this host's kernel has not any more; with `seen` only where nothing became of that since.
     ///
     /// # Errors
     /// What the store answers; it is to be asked again.
-    pub async fn release_address(&self, host: &str, address: u64) -> Result<(), ServiceError> {
+    pub async fn release_address(&self, host: &str, address: u64, seen: Option<Revision>) -> Result<(), ServiceError> {
         match self.holder(address).await? {
+            // Taken again meanwhile: by who wants it now.
+            Some((_, entry)) if seen.is_some_and(|seen| seen != entry.mod_revision) => Ok(()),
             Some((holder, entry)) if holder.host == host => match self.without_holder(address, &entry, None).await? {
                 true => Ok(()),
                 false => Err(super::busy()),
@@ -106,15 +108,16 @@ impl Orchestrator {
         }
     }
 
-    /// What `host` is said to have, of this life or an earlier one.
+    /// What `host` is said to have, of this life or an earlier one, and since when.
     ///
     /// # Errors
     /// What the store answers.
-    pub async fn held_by(&self, host: &str) -> Result<Vec<u64>, ServiceError> {
+    pub async fn held_by(&self, host: &str) -> Result<Vec<(u64, Revision)>, ServiceError> {
         let prefix = key::holders();
         let entries = self.store().range(&prefix).await?.entries;
         let own = entries.iter().filter(|entry| decode::<Holder>(entry).is_ok_and(|holder| holder.host == host));
-        Ok(own.filter_map(|entry| key::last(&prefix, &entry.key).trim_end_matches('/').parse().ok()).collect())
+        let id = |entry: &Entry| key::last(&prefix, &entry.key).trim_end_matches('/').parse().ok();
+        Ok(own.filter_map(|entry| Some((id(entry)?, entry.mod_revision))).collect())
     }
 
     /// Nobody has it any more; a row that waited for that goes on.
@@ -173,7 +176,7 @@ impl Orchestrator {
     /// [`Self::take_back`] of all that `host` has; nobody would look for it under a name that is out of the cluster.
     pub(in crate::orchestration) async fn take_all_back(&self, host: &str) -> Result<bool, ServiceError> {
         let held = self.held_by(host).await?;
-        let taken = try_join_all(held.iter().map(|address| self.take_back(*address))).await?;
+        let taken = try_join_all(held.iter().map(|(address, _)| self.take_back(*address))).await?;
         Ok(taken.into_iter().all(|taken| taken))
     }
 

@@ -8,7 +8,7 @@ use stampede::network::dns::Found;
 use stampede::orchestration::{Draft, Orchestrator, Service, ServiceError, Written, seed};
 use stampede::resource::{Resource, floating, identifier, instance, link, port};
 use stampede::store::{self, decode, key};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Public ports that clients fight for.
 const PUBLIC: &[u16] = &[8080, 8081, 8082];
@@ -22,8 +22,10 @@ const POOL: (&str, &str, &str) = ("192.0.2.0", "192.0.2.2", "192.0.2.7");
 pub struct Float {
     /// Requests of which nothing is known (yet).
     open: usize,
-    /// Where it was said to lead, and nothing was asked since.
-    said: Option<Option<u64>>,
+    /// Where it was said to lead: the last that was asked, or of several that were asked at once each.
+    said: BTreeSet<Option<u64>>,
+    /// One of those had no answer: it may have been done, or not.
+    unsure: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +40,7 @@ impl Wanted {
         let resource = |base, id| key::resource(base, id);
         self.pool = self.pool.filter(|id| contains(&resource(floating::POOL, *id)));
         self.floats.retain(|id, _| contains(&resource(floating::BASE, floating::stored_id(*id).unwrap())));
-        self.floats.values_mut().for_each(|float| *float = Float { open: 1, said: None });
+        self.floats.values_mut().for_each(|float| *float = Float { open: 1, ..Float::default() });
     }
 }
 
@@ -103,7 +105,7 @@ impl Clients {
             "acquire",
             async move { agent.act(floating::POOL, pool, "acquire", input).await },
             |clients, made| {
-                let float = Float { open: 0, said: Some(None) };
+                let float = Float { said: BTreeSet::from([None]), ..Float::default() };
                 clients.known().wanted.floats.extend(made.map(|made| (made.id, float)));
             },
         );
@@ -112,15 +114,18 @@ impl Clients {
     /// From now on nothing is certain of it, until this is answered.
     fn begin(&self, float: u64) {
         if let Some(float) = self.known().wanted.floats.get_mut(&float) {
+            if float.open == 0 {
+                *float = Float::default();
+            }
             float.open += 1;
-            float.said = None;
         }
     }
 
     fn end(&self, float: u64, said: Option<Option<u64>>) {
         if let Some(float) = self.known().wanted.floats.get_mut(&float) {
             float.open -= 1;
-            float.said = said.filter(|_| float.open == 0);
+            float.unsure |= said.is_none();
+            float.said.extend(said);
         }
     }
 
@@ -230,14 +235,17 @@ impl Clients {
         let row = |base, id| entries.get(&key::resource(base, id)).map(|entry| decode::<Resource>(entry).unwrap());
         let mut wrong = Vec::new();
         for (shown, float) in &self.known().wanted.floats {
-            let Some(said) = float.said else { continue };
+            if float.open > 0 || float.unsure {
+                continue;
+            }
+            let said = &float.said;
             let found = row(floating::BASE, floating::stored_id(*shown).unwrap());
             let leads = found.as_ref().and_then(floating::target);
             let is_gone = |id| {
                 use stampede::resource::State::{Purged, Purging, Removed, Removing};
                 row(instance::BASE, id).is_none_or(|row| matches!(row.state, Removing | Removed | Purging | Purged))
             };
-            if leads != said && !said.is_some_and(is_gone) {
+            if !said.contains(&leads) && !said.iter().flatten().any(|id| is_gone(*id)) {
                 wrong.push(format!("floating address {shown:x} was to lead to {said:?}, and leads to {leads:?}"));
             }
         }
