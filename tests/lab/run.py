@@ -31,7 +31,7 @@ from hosts import Lab  # noqa: E402
 # them away last.
 HALVES = [
     ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "links", "dns",
-     "metadata", "dhcp", "ports", "ui"],
+     "metadata", "dhcp", "ports", "bindings", "ui"],
     ["floating", "virtual_machines", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"],
 ]
 FILES = [file for half in HALVES for file in half]
