@@ -47,7 +47,7 @@ class Packages(unittest.TestCase):
         cls.one, cls.two = cls.lab.hosts()
 
     def tearDown(self):
-        if any(error for _, error in getattr(self._outcome, "errors", [])):
+        if not self._outcome.success:
             for host in (self.one, self.two):
                 print(host.shell("journalctl --no-pager -n 20 -u 'stampede*' -u systemd-sysext", check=False))
 
