@@ -105,7 +105,7 @@ class Packages(unittest.TestCase):
         host.run("systemctl", "start", *UNITS)
         found = wait_for("the host", 60, lambda: self.active(host, "h1"))
         self.assertEqual(found["versions"].get("stampede") is not None, True, found)
-        wait_for("virtual machines", 30, lambda: "virtualMachine" in self.active(host, "h1")["capabilities"])
+        wait_for("virtual machines", 120, lambda: "virtualMachine" in self.active(host, "h1")["capabilities"])
         failed = host.out("systemctl", "list-units", "--no-legend", "--plain", "--failed", "stampede*")
         self.assertEqual(failed, "")
 
