@@ -16,6 +16,7 @@ use std::path::PathBuf;
 /// Fields of ours that the original does not have.
 const ADDED: &[(&str, &[&str])] = &[
     ("account", &["quotaAddresses", "quotaInstances", "quotaMemoryMb"]),
+    ("hostOnlyNetwork", &["accountsApart"]),
     (
         "host",
         &[

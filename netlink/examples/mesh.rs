@@ -106,7 +106,7 @@ impl Host {
     async fn new() -> Self {
         let namespace = Namespace::new().await;
         namespace.up("lo", &[(OWN, 32)]).await;
-        let kind = LinkKind::Vxlan(Vxlan { vni: 42, port: PORT, local: ip(OWN), learning: false });
+        let kind = LinkKind::Vxlan(Vxlan { vni: 42, port: PORT, local: ip(OWN), learning: false, group_policy: false });
         namespace.netlink.ensure_link(&LinkSpec { mtu: Some(1380), ..LinkSpec::new("overlay", kind) }).await.unwrap();
         let overlay = namespace.up("overlay", &[("10.42.255.1", 32)]).await;
         Self { xfrm: Xfrm::open_in(namespace.fd()).unwrap(), namespace, overlay }

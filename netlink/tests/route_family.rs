@@ -27,7 +27,7 @@ fn bridge() -> LinkSpec {
 
 fn vxlan(host: u8) -> LinkSpec {
     let local = ip(&format!("198.18.0.{host}"));
-    let vxlan = Vxlan { vni: 42, port: 4790, local, learning: false };
+    let vxlan = Vxlan { vni: 42, port: 4790, local, learning: false, group_policy: false };
     LinkSpec { mtu: Some(1380), mac: Some(overlay_mac(host)), ..LinkSpec::new("stampede-vx", LinkKind::Vxlan(vxlan)) }
 }
 
@@ -115,7 +115,7 @@ async fn a_vxlan_device_with_another_address_is_made_anew_and_another_kind_is_le
 #[tokio::test]
 async fn an_underlay_over_ipv6_is_read_back_as_it_was_made() {
     let host = Namespace::new().await;
-    let kind = LinkKind::Vxlan(Vxlan { vni: 1, port: 4790, local: ip("fd00::1"), learning: true });
+    let kind = LinkKind::Vxlan(Vxlan { vni: 1, port: 4790, local: ip("fd00::1"), learning: true, group_policy: true });
     let desired = LinkSpec::new("vx6", kind);
     host.netlink.ensure_link(&desired).await.unwrap();
     assert!(host.netlink.ensure_link(&desired).await.unwrap().changes.is_empty());

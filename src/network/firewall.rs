@@ -6,11 +6,13 @@
 //!   [`super::hairpin`]. A link to nobody is refused at once.
 //! - Metadata's address is led to the agent: [`metadata::way`].
 //! - Questions for names by what Docker started by itself are led to the agent.
+//! - Where accounts are apart, what is another's is dropped: [`super::apart`].
 //! - Connections are told the segment size that fits their way (the overlay's MTU is smaller than the rest's).
 //!
 //! An accept of ours decides nothing where a chain of Docker drops, so the two rules stand in DOCKER-USER, which Docker
 //! jumps to first and leaves to others. Docker makes the chain anew when it starts: they are watched and put back.
 
+use super::apart;
 use super::apply::Applied;
 use super::datapath::Datapath;
 use super::hairpin;
@@ -176,79 +178,81 @@ pub(super) fn table(managed: Prefix, all: &Led) -> Table {
             .comment("what answers nobody")
     });
     let segments = |way: Expression| Rule::new([way, Expression::ClampSegmentSize]);
+    let chains = vec![
+        chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first(managed)),
+        chain(
+            "untracked",
+            ChainKind::Filter,
+            Place::Output,
+            RAW,
+            vec![
+                Rule::new([Expression::Marked(NUDGE), Expression::Untracked])
+                    .comment("a nudge is no connection of its own"),
+            ],
+        ),
+        chain(
+            "published",
+            ChainKind::Nat,
+            Place::Prerouting,
+            DESTINATION_NAT,
+            all.gateway
+                .and_then(metadata::way::rule)
+                .into_iter()
+                .chain(names(all.gateway))
+                .chain(linked)
+                .chain([
+                    floating.clone().comment("by its floating address"),
+                    led.clone().comment("to who has the port"),
+                ])
+                .collect(),
+        ),
+        chain(
+            "published-here",
+            ChainKind::Nat,
+            Place::Output,
+            DESTINATION_NAT,
+            vec![
+                floating.comment("from this host, by its floating address"),
+                led.comment("from this host, to who has the port"),
+            ],
+        ),
+        chain(
+            "around",
+            ChainKind::Filter,
+            Place::Prerouting,
+            LED,
+            vec![around.comment("from a container to another of this host: round by the pair")],
+        ),
+        chain("refused", ChainKind::Filter, Place::Input, REFUSE, refusals(all.gateway)),
+        chain(
+            "forward",
+            ChainKind::Filter,
+            Place::Forward,
+            FILTER,
+            stray
+                .into_iter()
+                .chain([
+                    segments(Expression::from(BRIDGE)).comment("segments fit the way out"),
+                    segments(Expression::to(BRIDGE)).comment("and the way in"),
+                ])
+                .collect(),
+        ),
+        chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources(managed)),
+        chain(
+            "fenced",
+            ChainKind::Filter,
+            Place::Postrouting,
+            LAST,
+            vec![fenced.comment("under a floating address only while this host has it")],
+        ),
+    ];
+    let apart = all.apart.iter().flat_map(|_| apart::chains());
     Table {
         family: Family::Inet,
         name: TABLE.to_owned(),
         comment: "the managed network".to_owned(),
         sets: all.sets(),
-        chains: vec![
-            chain("prerouting", ChainKind::Filter, Place::Prerouting, RAW, first(managed)),
-            chain(
-                "untracked",
-                ChainKind::Filter,
-                Place::Output,
-                RAW,
-                vec![
-                    Rule::new([Expression::Marked(NUDGE), Expression::Untracked])
-                        .comment("a nudge is no connection of its own"),
-                ],
-            ),
-            chain(
-                "published",
-                ChainKind::Nat,
-                Place::Prerouting,
-                DESTINATION_NAT,
-                all.gateway
-                    .and_then(metadata::way::rule)
-                    .into_iter()
-                    .chain(names(all.gateway))
-                    .chain(linked)
-                    .chain([
-                        floating.clone().comment("by its floating address"),
-                        led.clone().comment("to who has the port"),
-                    ])
-                    .collect(),
-            ),
-            chain(
-                "published-here",
-                ChainKind::Nat,
-                Place::Output,
-                DESTINATION_NAT,
-                vec![
-                    floating.comment("from this host, by its floating address"),
-                    led.comment("from this host, to who has the port"),
-                ],
-            ),
-            chain(
-                "around",
-                ChainKind::Filter,
-                Place::Prerouting,
-                LED,
-                vec![around.comment("from a container to another of this host: round by the pair")],
-            ),
-            chain("refused", ChainKind::Filter, Place::Input, REFUSE, refusals(all.gateway)),
-            chain(
-                "forward",
-                ChainKind::Filter,
-                Place::Forward,
-                FILTER,
-                stray
-                    .into_iter()
-                    .chain([
-                        segments(Expression::from(BRIDGE)).comment("segments fit the way out"),
-                        segments(Expression::to(BRIDGE)).comment("and the way in"),
-                    ])
-                    .collect(),
-            ),
-            chain("postrouting", ChainKind::Nat, Place::Postrouting, SOURCE_NAT, sources(managed)),
-            chain(
-                "fenced",
-                ChainKind::Filter,
-                Place::Postrouting,
-                LAST,
-                vec![fenced.comment("under a floating address only while this host has it")],
-            ),
-        ],
+        chains: chains.into_iter().chain(apart).collect(),
     }
 }
 

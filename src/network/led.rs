@@ -9,9 +9,10 @@
 //! A connection is led where the rules led its first packet, so after a change those that lead elsewhere now are forgotten.
 //! [`super::hairpin`] has the ways that are not straight.
 
+use super::apart::{Apart, Whose};
 use super::apply::Applied;
 use super::datapath::Datapath;
-use super::dns;
+use super::dns::{self, Askers};
 use super::firewall::{self, Ensured};
 use super::floating::{Floated, Floating, FloatingChanges};
 use super::hairpin;
@@ -64,6 +65,8 @@ pub(super) struct Led {
     /// The addresses of what Docker starts by itself, and the name servers that it has its containers ask.
     pub docker: BTreeSet<Ipv4Addr>,
     pub resolvers: BTreeSet<Ipv4Addr>,
+    /// Whose this host's addresses are, where accounts are apart.
+    pub apart: Option<Whose>,
 }
 
 fn addresses<'a>(all: impl Iterator<Item = &'a Ipv4Addr>, twice: bool) -> Vec<Element> {
@@ -98,7 +101,7 @@ impl Led {
             data: to.and_then(place),
         };
         let ways = || self.linked.ways.iter();
-        let led = ways().filter_map(|(key, to)| to.as_ref().map(|to| from(key, Some(to)))).collect();
+        let links = ways().filter_map(|(key, to)| to.as_ref().map(|to| from(key, Some(to)))).collect();
         let refused = ways().filter(|(_, to)| to.is_none()).map(|(key, _)| from(key, None)).collect();
         let published = || self.opened.ports.values().map(SocketAddrV4::ip).chain(self.floating.all.values());
         let one = |(from, to): (&Ipv4Addr, &Ipv4Addr)| Element {
@@ -116,11 +119,12 @@ impl Led {
         let here = addresses(published().chain(&self.linked.here), false);
         let itself = addresses(published().chain(&self.linked.itself), true);
         let ports = self.opened.ports.iter().map(port).collect();
-        vec![
+        let apart = self.apart.iter().flat_map(Whose::sets);
+        let led = vec![
             set(HERE, "whom of this host they lead to", &[DataType::Ipv4], None, here),
             set(ITSELF, "who asks for a port of its own", &[DataType::Ipv4, DataType::Ipv4], None, itself),
             set(PORTS, "published ports", &[DataType::Protocol, DataType::Port], to(), ports),
-            set(LINKS, "links", &who, to(), led),
+            set(LINKS, "links", &who, to(), links),
             set(REFUSED, "links to nobody", &who, None, refused),
             set(FLOATING, "floating addresses", &[DataType::Ipv4], address(), floating),
             set(
@@ -145,7 +149,8 @@ impl Led {
                 None,
                 addresses(self.resolvers.iter(), false),
             ),
-        ]
+        ];
+        led.into_iter().chain(apart).collect()
     }
 
     /// Where this leads now; the outer `None` where it is not ours to lead, the inner where that is nowhere.
@@ -209,6 +214,8 @@ pub struct Leader {
     pub links: Links,
     pub floating: Floating,
     pub for_docker: ForDocker,
+    pub apart: Apart,
+    pub askers: Askers,
 }
 
 impl Leader {
@@ -219,6 +226,8 @@ impl Leader {
             links: self.links.changes(),
             floating: self.floating.changes(),
             for_docker: self.for_docker.changes(),
+            apart: self.apart.changes(),
+            askers: self.askers.changes(),
         }
     }
 
@@ -237,7 +246,8 @@ impl Leader {
         let docker = self.for_docker.now();
         let resolvers = if docker.is_empty() { BTreeSet::new() } else { resolvers(&self.subnet) };
         let floating = self.floating.plan();
-        let led = Led { opened, linked, floating, gateway: Some(self.subnet.gateway), docker, resolvers };
+        let apart = self.apart.plan(&self.askers);
+        let led = Led { opened, linked, floating, gateway: Some(self.subnet.gateway), docker, resolvers, apart };
         let unseen = self.published.unseen();
         let ensured = firewall::ensure_table(datapath, &self.subnet, &led).await;
         let anew = matches!(ensured, Ok(Ensured::Anew));
@@ -260,17 +270,23 @@ pub struct LedChanges {
     links: LinkChanges,
     floating: FloatingChanges,
     for_docker: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    apart: watch::Receiver<bool>,
+    askers: watch::Receiver<()>,
 }
 
 impl LedChanges {
     /// Waits for the next one.
     pub async fn next(&mut self) {
+        let apart = *self.apart.borrow_and_update();
         tokio::select! {
             // Ours are the other ends.
             _ = self.published.changed() => {}
             () = self.links.next() => {}
             () = self.floating.next() => {}
             _ = self.for_docker.changed() => {}
+            _ = self.apart.changed() => {}
+            // Whose they are matters to no rule else.
+            _ = self.askers.changed(), if apart => {}
         }
     }
 }

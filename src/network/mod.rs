@@ -16,6 +16,7 @@
 //! | [`dns`] | names: instances' by who asks, all others from where the host asks |
 //! | [`dhcp`] | the same addresses, for what asks for them when it boots |
 //! | [`metadata`] | what an instance may know of itself, at 169.254.169.254 |
+//! | [`apart`] | who reaches whom, where the network keeps accounts apart |
 //! | [`pins`] | each instance's address leads to its own port, whoever says what |
 //! | [`senders`] | no port sends as somebody else |
 //! | [`spares`] | addresses for what Docker starts by itself |
@@ -25,6 +26,7 @@
 
 pub mod address;
 mod announce;
+pub mod apart;
 mod apply;
 pub mod block;
 pub mod datapath;
@@ -137,6 +139,8 @@ pub struct NetworkConfig {
     pub askers: dns::Askers,
     /// Which addresses are kept for Docker.
     pub for_docker: ForDocker,
+    /// Whether accounts are apart; follows from the store.
+    pub apart: apart::Apart,
 }
 
 impl NetworkConfig {
@@ -157,6 +161,7 @@ impl NetworkConfig {
             floating: Floating::default(),
             askers: dns::Askers::default(),
             for_docker: ForDocker::default(),
+            apart: apart::Apart::default(),
         }
     }
 
@@ -168,6 +173,8 @@ impl NetworkConfig {
             links: self.links.clone(),
             floating: self.floating.clone(),
             for_docker: self.for_docker.clone(),
+            apart: self.apart.clone(),
+            askers: self.askers.clone(),
         }
     }
 
@@ -343,6 +350,7 @@ impl Network {
             config,
             mesh,
             blocks,
+            networks: Mirror::start(store.clone(), environment, key::resources("network")),
             mtu: mtu.clone(),
             status,
             encrypted: engine.is_some().then_some(reconcile::Encrypted { reach, word: heard }),

@@ -44,6 +44,8 @@ pub struct View<'a> {
     /// How this host sends.
     pub encryption: Mode,
     pub mesh: &'a BTreeMap<String, Mesh>,
+    /// Whether whose a packet is crosses with it: [`super::apart`].
+    pub apart: bool,
     /// Hosts that nothing is sent to, and why.
     pub refused: &'a BTreeMap<String, String>,
     /// The oldest first.
@@ -150,7 +152,13 @@ pub fn plan(view: &View<'_>) -> Plan {
     plan.bridge_addresses.extend(own.map(|own| AddressSpec::new(IpAddr::V4(own), 32)));
 
     let (Some(this), Some(underlay)) = (view.mesh.get(view.host), view.underlay) else { return plan };
-    let kind = LinkKind::Vxlan(Vxlan { vni: VNI, port: PORT, local: underlay.address, learning: false });
+    let kind = LinkKind::Vxlan(Vxlan {
+        vni: VNI,
+        port: PORT,
+        local: underlay.address,
+        learning: false,
+        group_policy: view.apart,
+    });
     plan.overlay = Some(LinkSpec {
         mtu: Some(view.mtu),
         mac: Some(vtep_mac(this.number)),

@@ -7,6 +7,7 @@
 //! What was known last lies in a file, so that a host that boots while nobody answers reaches the others as before. While
 //! nothing at all is known, nothing is taken away.
 
+use super::apart;
 use super::apply::{Extent, apply};
 use super::block::{Block, Taken, taken};
 use super::hairpin;
@@ -19,6 +20,7 @@ use super::mesh::{self, Encryption, Mesh, Underlay};
 use super::overlay::{self, BRIDGE, OVERLAY, View};
 use super::{Floating, NetworkConfig, NetworkStatus};
 use crate::environment::{Backoff, Environment};
+use crate::resource::Resource;
 use crate::store::{Store, mirror::Changes, mirror::Mirror};
 use serde::{Deserialize, Serialize};
 use stampede_netlink::notify::{Event, Monitor, RulesMonitor};
@@ -46,6 +48,9 @@ const LIST_LIMIT: Duration = Duration::from_secs(2);
 struct Knowledge {
     mesh: BTreeMap<String, Mesh>,
     blocks: Vec<KnownBlock>,
+    /// Whether accounts are apart.
+    #[serde(default)]
+    apart: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +92,7 @@ pub(super) struct Reconciler {
     pub config: NetworkConfig,
     pub mesh: Mirror<Mesh>,
     pub blocks: Mirror<Block>,
+    pub networks: Mirror<Resource>,
     pub mtu: Arc<AtomicU32>,
     pub status: watch::Sender<NetworkStatus>,
     /// `None` where nothing is encrypted.
@@ -96,25 +102,33 @@ pub(super) struct Reconciler {
 impl Reconciler {
     pub async fn run(mut self) {
         let (mut mesh, mut blocks) = (self.mesh.changes(), self.blocks.changes());
+        let mut networks = self.networks.changes();
         let leader = self.config.leader();
         let mut led = leader.changes();
         let mut backoff = Backoff::new(&self.environment, AGAIN, PERIOD);
         let mut last = self.load();
         let mut ears = Ears::default();
+        self.config.apart.is_now(match &last {
+            Some(known) => known.apart,
+            None => apart::stands(&self.kernel).await,
+        });
         // The bridge at once; the rest when it is known, or known to be unreachable for now.
         if last.is_none() {
             self.reconcile(None, Vec::new()).await;
         }
-        tokio::join!(self.mesh.listed(LIST_LIMIT), self.blocks.listed(LIST_LIMIT));
+        tokio::join!(self.mesh.listed(LIST_LIMIT), self.blocks.listed(LIST_LIMIT), self.networks.listed(LIST_LIMIT));
         let mut announcing = tokio::task::JoinSet::new();
         loop {
             let deaf = ears.listen(&self.kernel);
-            if self.mesh.freshness().listed && self.blocks.freshness().listed {
+            if self.mesh.freshness().worse(self.blocks.freshness()).worse(self.networks.freshness()).listed {
                 let now = self.knowledge();
                 if last.as_ref() != Some(&now) {
                     self.save(&now);
                     last = Some(now);
                 }
+            }
+            if let Some(known) = &last {
+                self.config.apart.is_now(known.apart);
             }
             let mut warnings = deaf;
             let underlay = self.underlay(last.as_ref(), &mut warnings).await;
@@ -134,6 +148,7 @@ impl Reconciler {
                     () = led.next() => LED,
                     _ = mesh.next() => "mesh",
                     _ = blocks.next() => "blocks",
+                    _ = networks.next() => "networks",
                     why = ears.hear(&self.config.floating) => why,
                     () = Encrypted::speaks(&mut self.encrypted) => "encryption",
                     Some(_) = announcing.join_next() => "announced",
@@ -146,7 +161,7 @@ impl Reconciler {
             tracing::debug!(why, "looking at the network");
             tokio::time::sleep(GATHER).await;
             ears.forget();
-            self.swallow(&mut mesh, &mut blocks).await;
+            self.swallow([&mut mesh, &mut blocks, &mut networks]).await;
         }
     }
 
@@ -168,7 +183,8 @@ impl Reconciler {
                 let refused = word.as_ref().map(|word| &word.refused).unwrap_or(&NOBODY);
                 let encryption = self.config.protection.mode();
                 let outside = &self.config.outside;
-                let view = View { host, subnet, underlay, outside, mtu, encryption, mesh, refused, blocks: &blocks };
+                let (apart, blocks) = (known.apart, blocks.as_slice());
+                let view = View { host, subnet, underlay, outside, mtu, encryption, mesh, apart, refused, blocks };
                 (overlay::plan(&view), Extent::Whole, mtu)
             }
         };
@@ -267,7 +283,7 @@ impl Reconciler {
         let mesh = self.mesh.view().iter().map(|(host, item)| (host.clone(), (*item.value).clone())).collect();
         let blocks = taken(&self.blocks.view(), &self.config.subnet).into_iter();
         let known = |taken: Taken| KnownBlock { created: taken.created, block: taken.block, host: taken.host };
-        Knowledge { mesh, blocks: blocks.map(known).collect() }
+        Knowledge { mesh, blocks: blocks.map(known).collect(), apart: apart::is_said(&self.networks.view()) }
     }
 
     fn load(&self) -> Option<Knowledge> {
@@ -283,10 +299,10 @@ impl Reconciler {
     }
 
     /// What changed during the gathering is looked at now.
-    async fn swallow(&self, mesh: &mut Changes, blocks: &mut Changes) {
-        let nothing = Duration::ZERO;
-        let _ = tokio::time::timeout(nothing, mesh.next()).await;
-        let _ = tokio::time::timeout(nothing, blocks.next()).await;
+    async fn swallow(&self, all: [&mut Changes; 3]) {
+        for changes in all {
+            let _ = tokio::time::timeout(Duration::ZERO, changes.next()).await;
+        }
     }
 }
 

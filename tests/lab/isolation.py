@@ -1,8 +1,10 @@
-"""Nobody sends as somebody else: packets made by hand, in a container's own network."""
+"""Nobody sends as somebody else: packets made by hand, in a container's own network; and accounts that are kept apart."""
 
 import time
 
+from api import ApiError
 from case import HOSTS, LabTest
+from hosts import at_once, container_name, wait_for
 
 # A datagram in a frame made by hand; the way there is whom a ping before it was sent to.
 FORGE = r'''
@@ -103,3 +105,65 @@ class Forged(LabTest):
         finally:
             host.run("docker", "rm", "-f", "portless", check=False)
             host.run("systemctl", "start", "stampede")
+
+
+class Apart(LabTest):
+    """Two accounts, each with a container on either of two hosts."""
+
+    def reaches(self, source, target):
+        """Whether one gets an answer of the other's server; each time from a port of its own."""
+        command = ("docker", "exec", container_name(source), "wget", "-qO-", "-T", "2", f"http://{target}:80/")
+        return self.host_of(source).run(*command, check=False).stdout.strip() == "here"
+
+    def serving(self, api, host, **fields):
+        command = ["sh", "-c", "mkdir -p /www; echo here > /www/index.html; httpd -f -p 80 -h /www"]
+        row = self.make(api, requestedHostId=self.host_id(host), command="sh", commandArgs=command[1:], wait=False, **fields)
+        return self.api.wait(row, "running")
+
+    def put(self, apart):
+        [network] = self.api.list("/v1/hostonlynetworks?uuid=managed-docker0")
+        row = self.api.put(network["links"]["self"].split(":9080", 1)[1], {"accountsApart": apart})
+        self.assertIs(row["accountsApart"], apart)
+
+    def together(self, rows, meant):
+        """Waits until those of a group reach each other, and others if it is `meant`."""
+        def as_meant():
+            return [(one["id"], other["id"]) for group in rows for one in group for to in rows for other in to
+                    if one is not other and self.reaches(one, other["primaryIpAddress"]) != (group is to or meant)] or True
+        wait_for("all as it is meant", 60, lambda: as_meant() is True)
+
+    def test_accounts_are_kept_apart_and_brought_together_again(self):
+        other = self.api.post("/v1/accounts", {"name": "apart", "kind": "user"})
+        key = self.api.post("/v1/apikeys", {"accountId": other["id"]})
+        theirs = HOSTS[0].api()
+        theirs = type(theirs)(HOSTS[0].api_address, key["publicValue"], key["secretValue"])
+        ours = [self.serving(self.api, host) for host in HOSTS[:2]]
+        others = [self.serving(theirs, HOSTS[0], ports=["18080:80/tcp"]), self.serving(theirs, HOSTS[1])]
+        rows = (ours, others)
+        self.together(rows, True)
+        self.put(True)
+        try:
+            self.together(rows, False)
+            # What is published is for everybody, from beside it and from another host.
+            for source in ours:
+                out = self.host_of(source).run("docker", "exec", container_name(source), "wget", "-qO-", "-T", "5",
+                                               f"http://{HOSTS[0].address}:18080/").stdout
+                self.assertEqual(out.strip(), "here")
+            # The hosts themselves reach all.
+            for host in HOSTS[:2]:
+                for row in (*ours, *others):
+                    self.assertEqual(host.out("curl", "-sm", "5", f"http://{row['primaryIpAddress']}:80/"), "here")
+            # Whoever moves is whose it was; an agent that starts anew changes nothing.
+            HOSTS[1].run("systemctl", "restart", "stampede")
+            HOSTS[0].run("nft", "flush", "ruleset")
+            moved = self.api.wait(self.api.act(ours[0], "restart"), "running")
+            self.together(([moved, ours[1]], others), False)
+            self.assertRegex(HOSTS[1].out("ip", "-d", "link", "show", "stampede-vx"), r"\bgbp\b")
+            # Who is no admin does not turn it on or off.
+            with self.assertRaises(ApiError) as refused:
+                theirs.put("/v1/hostonlynetworks/1n2", {"accountsApart": False})
+            self.assertIn(refused.exception.status, (403, 404, 405))
+        finally:
+            self.put(False)
+        self.together(rows, True)
+        at_once(self.purge, [row["id"] for row in (*ours, *others)])

@@ -5,8 +5,9 @@ use stampede::environment::{Backoff, Environment};
 use stampede::host::floating::Floats;
 use stampede::host::{floating, links};
 use stampede::membership::Membership;
+use stampede::network::apart::Apart;
 use stampede::network::datapath::Datapath;
-use stampede::network::dns::Names;
+use stampede::network::dns::{Askers, Names};
 use stampede::network::floating::Keeper;
 use stampede::network::led::Leader;
 use stampede::network::{Floating, ForDocker, Links, NetworkStatus, Published};
@@ -60,6 +61,8 @@ impl Led {
             links: links.clone(),
             floating: floating.clone(),
             for_docker: ForDocker::default(),
+            apart: Apart::default(),
+            askers: Askers::default(),
         };
         let keeper = Keeper {
             floating: floating.clone(),

@@ -45,7 +45,7 @@ pub(super) fn veth_peer(peer: LinkMessage) -> LinkInfo {
 }
 
 fn encode(vxlan: &Vxlan) -> Vec<InfoVxlan> {
-    vec![
+    let mut data = vec![
         InfoVxlan::Id(vxlan.vni),
         match vxlan.local {
             IpAddr::V4(local) => InfoVxlan::Local(local),
@@ -53,7 +53,10 @@ fn encode(vxlan: &Vxlan) -> Vec<InfoVxlan> {
         },
         InfoVxlan::Port(vxlan.port),
         InfoVxlan::Learning(vxlan.learning),
-    ]
+    ];
+    // A flag: off is not to say it.
+    data.extend(vxlan.group_policy.then_some(InfoVxlan::Gbp));
+    data
 }
 
 /// Sets what is asked for. The kernel takes the port's flags before the master, of the master that is set *already*;
@@ -148,7 +151,7 @@ fn read_info(info: &LinkInfo, link: &mut Link) {
 }
 
 fn decode(data: &[InfoVxlan]) -> Option<Vxlan> {
-    let (mut vni, mut port, mut local, mut learning) = (None, None, None, false);
+    let (mut vni, mut port, mut local, mut learning, mut group_policy) = (None, None, None, false, false);
     for attribute in data {
         match attribute {
             InfoVxlan::Id(id) => vni = Some(*id),
@@ -156,8 +159,9 @@ fn decode(data: &[InfoVxlan]) -> Option<Vxlan> {
             InfoVxlan::Local(address) => local = Some(IpAddr::V4(*address)),
             InfoVxlan::Local6(address) => local = Some(IpAddr::V6(*address)),
             InfoVxlan::Learning(on) => learning = *on,
+            InfoVxlan::Gbp => group_policy = true,
             _ => {}
         }
     }
-    Some(Vxlan { vni: vni?, port: port?, local: local?, learning })
+    Some(Vxlan { vni: vni?, port: port?, local: local?, learning, group_policy })
 }

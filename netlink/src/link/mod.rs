@@ -57,6 +57,8 @@ pub struct Vxlan {
     pub local: IpAddr,
     /// Whether forwarding entries are learned from packets. Off where entries are static.
     pub learning: bool,
+    /// Whether a packet's mark, of 16 bits, crosses with it (IFLA_VXLAN_GBP); who has it off drops what comes with one.
+    pub group_policy: bool,
 }
 
 /// Flags of a port of a bridge (IFLA_BRPORT_*). `None` leaves one as it is.

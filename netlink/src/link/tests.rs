@@ -7,11 +7,12 @@ fn flag() -> impl Strategy<Value = Option<bool>> {
 }
 
 fn vxlan() -> impl Strategy<Value = Vxlan> {
-    (1..4u32, 4790..4792u16, 1..3u8, any::<bool>()).prop_map(|(vni, port, host, learning)| Vxlan {
+    (1..4u32, 4790..4792u16, 1..3u8, any::<[bool; 2]>()).prop_map(|(vni, port, host, [learning, group_policy])| Vxlan {
         vni,
         port,
         local: IpAddr::from([198, 18, 0, host]),
         learning,
+        group_policy,
     })
 }
 
@@ -106,7 +107,8 @@ proptest! {
 
 #[test]
 fn a_vxlan_device_is_made_anew_only_for_what_cannot_be_changed() {
-    let vxlan = Vxlan { vni: 42, port: 4790, local: IpAddr::from([198, 18, 0, 1]), learning: false };
+    let vxlan =
+        Vxlan { vni: 42, port: 4790, local: IpAddr::from([198, 18, 0, 1]), learning: false, group_policy: false };
     let desired = LinkSpec { mtu: Some(1380), ..LinkSpec::new("v", LinkKind::Vxlan(vxlan)) };
     let mut current = Link { up: true, ..fresh(&desired, 7) };
     let mtu = Settings { mtu: Some(1380), ..Settings::default() };

@@ -168,10 +168,16 @@ fn new_set(table: &Table, set: &Set, id: u32) -> Result<Message, Error> {
             None => {}
         }
         writer.be32(10, id);
-        // For nft: in which byte order it is to read the key (1 the host's, 2 the network's), and the comment.
-        let order: u32 = if set.key == [DataType::Interface] { 1 } else { 2 };
+        // For nft: in which byte order it is to read the key and, where that matters, the data (1 the host's, 2 the network's), and the
+        // comment.
+        let order =
+            |types: &[DataType]| -> u32 { if matches!(types, [DataType::Interface | DataType::Mark]) { 1 } else { 2 } };
         let mut userdata = vec![0, 4];
-        userdata.extend(order.to_ne_bytes());
+        userdata.extend(order(&set.key).to_ne_bytes());
+        if set.data_types() == [DataType::Mark] {
+            userdata.extend([1, 4]);
+            userdata.extend(order(set.data_types()).to_ne_bytes());
+        }
         userdata.extend(set.comment.iter().flat_map(|text| comment(7, text)));
         writer.bytes(13, &userdata);
     })

@@ -105,6 +105,8 @@ pub enum Field {
     Ethernet(Side),
     /// Who says in an ARP packet that an IPv4 address is his.
     ArpSource,
+    /// The packet's mark.
+    Mark,
 }
 
 impl Field {
@@ -116,6 +118,7 @@ impl Field {
             Self::Port(_) => DataType::Port,
             Self::Interface(_) => DataType::Interface,
             Self::Ethernet(_) => DataType::Ethernet,
+            Self::Mark => DataType::Mark,
         }
     }
 }
@@ -232,8 +235,17 @@ pub enum Expression {
     NotFromThisHost,
     /// `ct direction original ct status dnat`: its connection is led elsewhere than it was sent, and it goes that way.
     Led,
+    /// `ct direction reply`: it goes from whom its connection was begun with to who began it.
+    Answers,
     /// `meta mark set meta mark or …`: these bits of the packet's mark are set.
     Mark(u32),
+    /// `meta mark set ip saddr map @…`: the packet's mark is the one that the map has for the key, if it has one; else the rule ends.
+    MarkOf {
+        /// The key.
+        key: Vec<Field>,
+        /// The name of the map.
+        map: String,
+    },
     /// `meta mark and … == …`: all these bits of the packet's mark are set.
     Marked(u32),
     /// `notrack`: to connection tracking, and so to translation, it does not exist.

@@ -38,6 +38,8 @@ const TRANSPORT_HEADER: u32 = 2;
 const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
+/// IP_CT_DIR_REPLY
+const DIRECTION_REPLY: u8 = 1;
 /// IPS_DST_NAT
 const STATUS_LED: u32 = 0x20;
 
@@ -174,6 +176,7 @@ impl<'a> RuleWriter<'a> {
             Field::Ethernet(Side::Destination) => self.payload(LINK_HEADER, 0, 6, register),
             Field::Ethernet(Side::Source) => self.payload(LINK_HEADER, 6, 6, register),
             Field::ArpSource => self.payload(NETWORK_HEADER, 14, 4, register),
+            Field::Mark => self.meta(META_MARK, register),
         }
     }
 
@@ -274,9 +277,16 @@ impl<'a> RuleWriter<'a> {
             Expression::Mark(bits) => {
                 self.meta(META_MARK, REG_1);
                 self.mask_and_flip(&(!bits).to_ne_bytes(), &bits.to_ne_bytes());
-                self.push("meta", |data| {
-                    data.be32(2, META_MARK).be32(3, REG_1);
-                });
+                self.set_mark();
+            }
+            Expression::MarkOf { key, map } => {
+                self.load_key(key)?;
+                self.lookup(map, Some(REG_1), false);
+                self.set_mark();
+            }
+            Expression::Answers => {
+                self.connection(CT_DIRECTION);
+                self.compare(CMP_EQ, &[DIRECTION_REPLY]);
             }
             Expression::Marked(bits) => {
                 self.meta(META_MARK, REG_1);
@@ -297,6 +307,13 @@ impl<'a> RuleWriter<'a> {
             Expression::ClampSegmentSize => self.clamp(),
         }
         Ok(())
+    }
+
+    /// The first register becomes the packet's mark.
+    fn set_mark(&mut self) {
+        self.push("meta", |data| {
+            data.be32(2, META_MARK).be32(3, REG_1);
+        });
     }
 
     fn address(&mut self, side: Side, with: &AddressMatch, negated: bool) -> Result<(), Error> {

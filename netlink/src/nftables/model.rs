@@ -149,6 +149,8 @@ pub enum DataType {
     Interface,
     /// `ether_addr`
     Ethernet,
+    /// `mark`
+    Mark,
 }
 
 /// A value.
@@ -166,6 +168,8 @@ pub enum Value {
     Interface(String),
     /// A hardware address.
     Ethernet(Mac),
+    /// The mark of a packet.
+    Mark(u32),
 }
 
 impl DataType {
@@ -177,6 +181,7 @@ impl DataType {
             Self::Ethernet => 9,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Mark => 19,
             Self::Interface => 41,
         }
     }
@@ -184,7 +189,7 @@ impl DataType {
     /// Bytes of a value.
     pub(super) fn length(self) -> usize {
         match self {
-            Self::Ipv4 => 4,
+            Self::Ipv4 | Self::Mark => 4,
             Self::Ipv6 => 16,
             Self::Protocol => 1,
             Self::Port => 2,
@@ -216,6 +221,7 @@ impl Value {
             Self::Port(_) => DataType::Port,
             Self::Interface(_) => DataType::Interface,
             Self::Ethernet(_) => DataType::Ethernet,
+            Self::Mark(_) => DataType::Mark,
         }
     }
 
@@ -226,6 +232,8 @@ impl Value {
             Self::Protocol(protocol) => out.push(protocol.number()),
             Self::Port(port) => out.extend_from_slice(&port.to_be_bytes()),
             Self::Ethernet(mac) => out.extend_from_slice(&mac.0),
+            // A number of the machine's own byte order.
+            Self::Mark(mark) => out.extend_from_slice(&mark.to_ne_bytes()),
             Self::Interface(name) => {
                 let end = out.len() + DataType::Interface.length();
                 out.extend_from_slice(name.as_bytes());

@@ -55,7 +55,8 @@ fn encapsulated() -> [AssociationSpec; 2] {
 async fn overlay(host: &Namespace, own: usize) {
     let outer = [ONE, TWO];
     let mac = |host: usize| Mac([2, 0, 2, 0, 0, u8::try_from(host + 1).unwrap()]);
-    let kind = LinkKind::Vxlan(Vxlan { vni: 42, port: PORT, local: ip(outer[own]), learning: false });
+    let kind =
+        LinkKind::Vxlan(Vxlan { vni: 42, port: PORT, local: ip(outer[own]), learning: false, group_policy: false });
     let spec = LinkSpec { mtu: Some(1380), mac: Some(mac(own)), ..LinkSpec::new("overlay", kind) };
     host.netlink.ensure_link(&spec).await.unwrap();
     let index = host.up("overlay", &[(INNER[own], 16)]).await;

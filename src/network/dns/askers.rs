@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// Names that only one instance has: its links.
 ///
@@ -36,8 +37,17 @@ pub enum Asker {
 }
 
 /// The instances of this host. Cheap to clone; clones share them.
-#[derive(Clone, Debug, Default)]
-pub struct Askers(Arc<RwLock<Known>>);
+#[derive(Clone, Debug)]
+pub struct Askers {
+    known: Arc<RwLock<Known>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+impl Default for Askers {
+    fn default() -> Self {
+        Self { known: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -73,23 +83,35 @@ impl Askers {
 
     /// An instance is to be so on this host.
     pub fn put(&self, assignment: &Assignment) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).put(assignment);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).put(assignment);
+        self.changed.send_replace(());
     }
 
     /// Nothing of it is here any more.
     pub fn forget(&self, id: &str) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).forget(id);
+        self.known.write().unwrap_or_else(PoisonError::into_inner).forget(id);
+        self.changed.send_replace(());
+    }
+
+    pub(in crate::network) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The account of each address.
+    pub(in crate::network) fn accounts(&self) -> BTreeMap<Ipv4Addr, u64> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.tenants.iter().map(|(address, tenant)| (*address, tenant.account)).collect()
     }
 
     /// The address of each.
     pub(in crate::network) fn addresses(&self) -> BTreeMap<String, Ipv4Addr> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.addresses.iter().map(|(id, address)| (id.clone(), *address)).collect()
     }
 
     /// One whose address is so, and that.
     pub(in crate::network) fn find(&self, is: impl Fn(Ipv4Addr) -> bool) -> Option<(String, Ipv4Addr)> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.addresses.iter().find(|(_, address)| is(**address)).map(|(id, address)| (id.clone(), *address))
     }
 
@@ -99,7 +121,7 @@ impl Askers {
             IpAddr::V4(address) if subnet.contains(address) => address,
             _ => return Asker::Outsider,
         };
-        if let Some(tenant) = self.0.read().unwrap_or_else(PoisonError::into_inner).tenants.get(&address) {
+        if let Some(tenant) = self.known.read().unwrap_or_else(PoisonError::into_inner).tenants.get(&address) {
             return Asker::Instance(tenant.clone());
         }
         let of_hosts = address == subnet.gateway || subnet.router(subnet.block_of(address)) == Some(address);

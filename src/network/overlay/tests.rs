@@ -25,7 +25,7 @@ fn view<'a>(mesh: &'a BTreeMap<String, Mesh>, blocks: &'a [Taken], subnet: &'a S
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     static OUTSIDE: Outside = Outside { public: None, site: None };
     let (encryption, outside) = (Mode::None, &OUTSIDE);
-    View { host: "h1", subnet, underlay, outside, mtu: 1380, encryption, mesh, refused: &NONE, blocks }
+    View { host: "h1", subnet, underlay, outside, mtu: 1380, encryption, mesh, apart: false, refused: &NONE, blocks }
 }
 
 fn shown(plan: &Plan) -> Vec<String> {

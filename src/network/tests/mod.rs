@@ -1,6 +1,7 @@
 //! The room's parts together, over the real embedded store and, in network namespaces of their own, the real kernel.
 
 mod addresses;
+mod apart;
 mod docker;
 mod encrypted;
 mod etcd;

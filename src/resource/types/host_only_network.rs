@@ -7,6 +7,8 @@ use crate::resource::declaration::{Field, Literal, Type};
 const OWN: &[Field] = &[
     Field::boolean("dynamicCreateVnet").create().not_null().default(Literal::Boolean(false)),
     Field::string("hostVnetUri").create(),
+    // Of the managed one: its instances are reached by those of their own account alone.
+    Field::boolean("accountsApart").create().update().not_null().default(Literal::Boolean(false)),
 ];
 
 pub const TYPE: Type = Type {
