@@ -19,8 +19,9 @@ from settings import MOST_HOSTS, RELEASES, STATES, Failure
 USAGE = """\
 scripts/lab: test hosts on this machine, each a real systemd with Docker, and an etcd between them.
 
-    up [N] [--release trixie|bookworm] [--no-agent]
-                            brings up hosts h1…hN (3), or what is missing of them
+    up [N] [--release trixie|bookworm] [--no-agent [--read-only]]
+                            brings up hosts h1…hN (3), or what is missing of them; --read-only: those that it makes have
+                            a /usr that cannot be written to, as on CoreOS
     install [--restart] [HOST…]
                             puts a newly built agent and its units into the hosts
     exec HOST [CMD…]        runs a command in a host (a shell without one); its exit code is ours
@@ -47,6 +48,8 @@ def up(lab, options):
     # Before the lock and outside the lab's cgroup: nobody should cut dpkg short.
     machine.install_missing()
     machine.need_plain_file_system(STATES, "STAMPEDE_LAB_STATE")
+    if options.read_only and not options.no_agent:
+        raise Failure("an agent is copied into /usr: --read-only goes with --no-agent, and the agent comes as a system extension")
     the_agent, no_agent = _agent_or_reason(options.no_agent)
     with machine.locked(lab.lock_file):
         record = _decide(lab, options)
@@ -56,6 +59,9 @@ def up(lab, options):
         say(f"network {lab.subnet} in namespace {lab.namespace}, this machine is {lab.machine_address}")
 
         for host in hosts:
+            if options.read_only and not host.folder.exists():
+                host.folder.mkdir(parents=True)
+                host.read_only_marker.touch()
             host.folder.mkdir(parents=True, exist_ok=True)
             provision.host_files(host, hosts, record.members())
             if the_agent:
@@ -242,6 +248,7 @@ def _parser():
     one.add_argument("count", metavar="N", nargs="?", type=_count)
     one.add_argument("--release", choices=RELEASES)
     one.add_argument("--no-agent", action="store_true")
+    one.add_argument("--read-only", action="store_true")
     command("install", install, "*").add_argument("--restart", action="store_true")
     command("address", address).add_argument("host", metavar="HOST")
     command("list", list_hosts).add_argument("--json", action="store_true")

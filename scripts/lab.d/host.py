@@ -56,6 +56,11 @@ class Host:
         """A cut cable stays cut when the host starts again: the keeper looks at this file."""
         return self.folder / "cut"
 
+    @property
+    def read_only_marker(self):
+        """Where this file is, the host's /usr cannot be written to, as on CoreOS."""
+        return self.folder / "read-only"
+
     # Life
 
     def kept(self):

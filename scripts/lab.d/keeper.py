@@ -27,7 +27,7 @@ def keep(host, release_root):
     while True:
         cgroups.make(boot)
         nspawn = subprocess.Popen(
-            _command(host, root), stdin=subprocess.DEVNULL, cwd="/",
+            _command(host, root, release_root), stdin=subprocess.DEVNULL, cwd="/",
             env=dict(os.environ, SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1", SYSTEMD_NSPAWN_LOCK="0"),
             preexec_fn=cgroups.enter(boot, os.getpid()))
         _cut_again(host, nspawn)
@@ -73,7 +73,7 @@ def _own_run(host):
     machine.run("mount", "--rbind", run, "/run")
 
 
-def _command(host, root):
+def _command(host, root, release_root):
     command = [
         "systemd-nspawn", "--quiet", "--boot", f"--directory={root}", f"--machine={host.lab.name}-{host.name}",
         f"--hostname={host.name}", "--register=no", "--keep-unit", "--console=read-only", "--link-journal=no", "--resolv-conf=off",
@@ -81,6 +81,8 @@ def _command(host, root):
         "--system-call-filter=@mount bpf keyctl add_key", f"--bind={host.folder / 'docker'}:/var/lib/docker"]
     if Path("/dev/net/tun").exists():
         command.append("--bind=/dev/net/tun")
+    if host.read_only_marker.exists():
+        command.append(f"--bind-ro={release_root / 'usr'}:/usr")
     return command
 
 

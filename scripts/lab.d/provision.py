@@ -56,6 +56,11 @@ def host_files(host, hosts, members):
     write(root, "/etc/systemd/system/docker.service.d/lab.conf", "[Unit]\nStartLimitIntervalSec=0\n")
     write(root, "/etc/systemd/journald.conf.d/lab.conf", "[Journal]\nStorage=persistent\nSystemMaxUse=200M\nRateLimitIntervalSec=0\n")
 
+    if host.read_only_marker.exists():
+        # What a system extension's image is mounted by. Nodes of its own: libvirt cannot do with devices that are mounts.
+        loops = "".join(f"b /dev/loop{number} 0660 root disk - 7:{number}\n" for number in range(8))
+        write(root, "/etc/tmpfiles.d/lab.conf", f"c /dev/loop-control 0660 root disk - 10:237\n{loops}")
+
     if host in members:
         _etcd_member(root, host, members)
     else:

@@ -61,10 +61,11 @@ install_build() {
 run this again."
 }
 
-# What the lab needs beside it.
+# What the lab needs beside it, and what packages are made and tried with there.
 install_lab() {
     # shellcheck disable=SC2046
-    install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq)
+    install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq \
+        mksquashfs squashfs-tools patchelf patchelf objdump binutils dpkg-deb dpkg ignition-validate ignition)
 }
 
 # What the Rust tests need: a real etcd, nft and ip to look at what the agent made, and who else packs images.
