@@ -32,7 +32,7 @@ from hosts import Lab  # noqa: E402
 HALVES = [
     ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "links", "dns",
      "metadata", "dhcp", "ports", "ui"],
-    ["floating", "virtual_machines", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"],
+    ["floating", "virtual_machines", "volumes", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust"],
 ]
 FILES = [file for half in HALVES for file in half]
 
