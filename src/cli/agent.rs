@@ -10,6 +10,7 @@ use crate::membership::trust::TrustError;
 use crate::network::driver;
 use crate::systemd::notify::{Announce, Service};
 use anyhow::{Context, Result};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ pub fn up(options: UpOptions) -> ExitCode {
 }
 
 fn serve(config: Config, units: bool) -> Result<()> {
+    leave_no_core();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -46,6 +48,14 @@ fn serve(config: Config, units: bool) -> Result<()> {
     // A call that blocks must not hold up the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     result
+}
+
+/// An agent has the cluster's secret and its private keys in memory. However it ends, they are not to lie in a file after (prctl(2),
+/// PR_SET_DUMPABLE); what it was doing its log tells.
+fn leave_no_core() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "a core of this agent would hold the cluster's secret, and cannot be forbidden");
+    }
 }
 
 fn exit(result: Result<()>) -> ExitCode {

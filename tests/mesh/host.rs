@@ -3,7 +3,9 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,7 +27,7 @@ pub struct Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.end(true);
+        self.end(Signal::SIGKILL);
         self.unplug();
     }
 }
@@ -120,7 +122,8 @@ network.driver_socket = "{at}/driver.sock"
 
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.directory.join("log")).unwrap();
-        let mut command = self.inside(&["stampede", "agent"]);
+        // The kernel would write a core, where it may: see `World::cores`.
+        let mut command = self.inside(&["sh", "-c", "ulimit -c unlimited; exec stampede agent"]);
         command.env("STAMPEDE_LOG", "stampede=trace,info").stdout(Stdio::null()).stderr(log);
         self.agent = Some(command.spawn().unwrap());
     }
@@ -132,14 +135,32 @@ network.driver_socket = "{at}/driver.sock"
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// The agent is killed, or asked to end.
-    pub fn end(&mut self, by_force: bool) {
+    /// The agent is sent a signal, of which it ends.
+    pub fn end(&mut self, signal: Signal) {
         // `ip` has become the agent.
         if let Some(mut agent) = self.agent.take() {
-            let signal = if by_force { Signal::SIGKILL } else { Signal::SIGTERM };
             kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
             agent.wait().unwrap();
         }
+    }
+
+    /// What a core of its agent would hold: all that it can write to.
+    pub fn memory(&self) -> Vec<u8> {
+        let of = |name: &str| PathBuf::from(format!("/proc/{}/{name}", self.agent.as_ref().unwrap().id()));
+        let maps = std::fs::read_to_string(of("maps")).unwrap();
+        let memory = File::open(of("mem")).unwrap();
+        let mut all = Vec::new();
+        for line in maps.lines().filter(|line| line.contains(" rw")) {
+            let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+            let at = |digits| u64::from_str_radix(digits, 16).unwrap();
+            let begin = all.len();
+            all.resize(begin + usize::try_from(at(to) - at(from)).unwrap(), 0);
+            // What went while it was being read is nothing.
+            if memory.read_exact_at(&mut all[begin..], at(from)).is_err() {
+                all.truncate(begin);
+            }
+        }
+        all
     }
 
     fn rows(&self, list: &str) -> Vec<Value> {
@@ -229,9 +250,15 @@ fn bytes(digits: &str) -> Vec<u8> {
 
 /// As ping tells it in the end.
 fn lost(said: &str) -> Option<usize> {
+    let (sent, answered) = counts(said)?;
+    Some(sent - answered)
+}
+
+/// How many ping sent, and how many of them were answered.
+fn counts(said: &str) -> Option<(usize, usize)> {
     let line = said.lines().find(|line| line.contains("packets transmitted"))?;
-    let counts: Vec<usize> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    Some(counts.first()? - counts.get(1)?)
+    let mut counts = line.split_whitespace().filter_map(|word| word.parse().ok());
+    Some((counts.next()?, counts.next()?))
 }
 
 /// Ten a second, from one host to another.
@@ -244,13 +271,18 @@ impl Pings {
         Self(command.stdout(Stdio::piped()).spawn().unwrap())
     }
 
-    /// How many got no answer, of all until now.
-    pub fn lost(self) -> usize {
+    /// The numbers of those that got no answer, of all until now.
+    pub fn lost(self) -> Vec<usize> {
         std::thread::sleep(Duration::from_secs(1));
         kill(Pid::from_raw(i32::try_from(self.0.id()).unwrap()), Signal::SIGINT).unwrap();
         let output = self.0.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.lines().count() > 20, "{said}");
-        lost(&said).expect("ping tells in the end")
+        let (sent, _) = counts(&said).expect("ping tells in the end");
+        let number = |line: &str| line.split_once(" seq=")?.1.split(' ').next()?.parse().ok();
+        let answers = said.lines().filter(|line| line.contains(" bytes from "));
+        let answered: BTreeSet<usize> = answers.filter_map(number).collect();
+        // They are counted from 0. Ping waits for nothing once it is told to end: what it sent in that moment is no loss.
+        (0..sent - 1).filter(|number| !answered.contains(number)).collect()
     }
 }

@@ -3,7 +3,9 @@
 use crate::NEEDS;
 use crate::host::{Host, done};
 use crate::wire::Wire;
+use nix::sys::signal::Signal;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -45,6 +47,9 @@ impl World {
             done(Command::new("ip").args(words));
         }
         let directory = tempfile::tempdir().unwrap();
+        let cores = directory.path().join("cores");
+        std::fs::create_dir_all(&cores).unwrap();
+        std::fs::write("/proc/sys/kernel/core_pattern", format!("{}/%e.%p", cores.display())).unwrap();
         let url = format!("http://{HERE}:2379");
         let etcd = Command::new("etcd")
             .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--log-level", "error"])
@@ -114,7 +119,18 @@ impl World {
         (1..=3).map(last).collect()
     }
 
-    /// None of `secrets` is in a file below here (etcd's, logs) but where it belongs, or in what etcd or an agent has in memory.
+    /// How many cores lie here. The one of a process that may leave one does.
+    pub fn cores(&self) -> usize {
+        let folder = self.directory.path().join("cores");
+        let count = || std::fs::read_dir(&folder).unwrap().count();
+        let before = count();
+        let other = Command::new("sh").args(["-c", "ulimit -c unlimited; kill -SEGV $$"]).status().unwrap();
+        assert_eq!(other.signal(), Some(Signal::SIGSEGV as i32));
+        assert_eq!(count(), before + 1, "this kernel writes no cores at all");
+        before
+    }
+
+    /// None of `secrets` is in a file below here (etcd's, logs) but where it belongs, or in an answer of the API.
     pub fn nowhere(&self, what: &str, hosts: &[Host], secrets: &[Vec<u8>]) {
         let forms: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| forms(secret)).collect();
         let mut places = Vec::new();
@@ -144,6 +160,11 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let base64 = base64::engine::general_purpose::STANDARD_NO_PAD.encode(secret);
     vec![secret.to_vec(), hex.into_bytes(), base64.into_bytes()]
+}
+
+/// How many times it stands there, in any form.
+pub fn times(text: &[u8], secret: &[u8]) -> usize {
+    forms(secret).iter().map(|form| memchr::memmem::find_iter(text, form).count()).sum()
 }
 
 fn has_any(text: &[u8], forms: &[Vec<u8>]) -> bool {
