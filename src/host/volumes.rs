@@ -289,10 +289,17 @@ impl Volumes {
 
     /// An instance's own disk is to be other than it was.
     async fn look_at_root(&self, id: &str, number: u64, wish: Revision) -> Result<Again, LookError> {
-        let Some(entry) = self.store.get(&key::resource(instance::BASE, number)).await?.entry else {
+        let entry = self.store.get(&key::resource(instance::BASE, number)).await?.entry;
+        let row: Option<Resource> = entry.as_ref().map(decode).transpose()?;
+        let here = |row: &Resource| {
+            let host = row.get::<String>(instance::HOST_NAME);
+            !matches!(row.state, State::Purging | State::Purged) && host.as_deref() == Some(self.host.as_str())
+        };
+        let (Some(entry), Some(row)) = (entry, row.filter(here)) else {
+            // Its disk goes with it.
+            self.orchestrator.forget_root(&self.host, number, wish).await?;
             return Ok(Again::OnChange);
         };
-        let row: Resource = decode(&entry)?;
         let (seen, again) = match self.root(id, &row).await {
             Ok(Some(seen)) => {
                 let over = seen == RootSeen::Done && Layers::of(&row).mergeable().is_none();
@@ -348,7 +355,7 @@ impl Volumes {
 fn matters(event: &Event) -> bool {
     match event {
         Event::Resync => true,
-        Event::Instance { kind, .. } => matches!(kind.as_str(), "Started" | "Stopped" | "Crashed"),
+        Event::Instance { kind, .. } => matches!(kind.as_str(), "Started" | "Stopped" | "Crashed" | "Undefined"),
     }
 }
 
@@ -361,7 +368,7 @@ mod tests {
         let mut row = json!({"id": 55, "kind": "dataVolume", "uuid": "u", "created": 1, "state": "active",
             "instanceId": 54, "virtualSizeMb": 64, "deviceNumber": 1});
         row.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-        let live = live.map(|names| LiveDisks::of(names));
+        let live = live.map(LiveDisks::of);
         Known { row: serde_json::from_value(row).unwrap(), instance: Some("i".into()), ready, live }
     }
 

@@ -173,6 +173,16 @@ impl Orchestrator {
         Ok(outcome.succeeded.then_some((next, outcome.revision)))
     }
 
+    /// Nothing more is to be done for an instance's own disk.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn forget_root(&self, host: &str, id: u64, wish: Revision) -> Result<(), StatusError> {
+        let key = key::disk(host, &identifier::instance(id));
+        self.store().commit(Transaction::new().unchanged(&key, wish).then(Operation::delete(&key))).await?;
+        Ok(())
+    }
+
     /// What a host saw of an instance's own disk: that it is as it is to be, or why not. What was `merged` is one layer by now.
     ///
     /// # Errors

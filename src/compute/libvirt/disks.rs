@@ -108,7 +108,7 @@ impl Libvirt {
                 return Err(refused("look for the disk", &message));
             }
             if !is_there || written {
-                let backing = below.map(lower).or_else(|| first.cloned());
+                let backing = below.map(|file| lower(file)).or_else(|| first.cloned());
                 let capacity = if written { capacity } else { 0 };
                 self.make_file(Volume { name: name.clone(), capacity, backing, anew: anew && disk.files.len() == 1 })
                     .await?;
@@ -202,7 +202,7 @@ impl Libvirt {
     }
 }
 
-fn lower(file: &String) -> Backing {
+fn lower(file: &str) -> Backing {
     Backing { path: domain::in_pool(file).to_string_lossy().into_owned(), format: Format::Qcow2 }
 }
 
