@@ -33,6 +33,7 @@ const ADDED: &[(&str, &[&str])] = &[
     ),
     ("publish", &["taken"]),
     ("container", &["memoryLimitMb", "publicIpAddressPoolId"]),
+    ("volume", &["hostId"]),
 ];
 /// The same of all that are stored as instances.
 const ADDED_TO_INSTANCES: &[&str] = &[
@@ -89,7 +90,7 @@ const READ_ONLY: &[&str] = &[
 ];
 
 /// Types and actions of ours that the original does not have.
-const ADDED_TYPES: &[&str] = &["hostDrain", "hostRemove"];
+const ADDED_TYPES: &[&str] = &["hostDrain", "hostRemove", "snapshot"];
 /// `remove` is the original's too, without an input; what is sent without one means the same.
 const ADDED_ACTIONS: &[(&str, &str)] = &[("host", "drain"), ("host", "failover"), ("host", "remove")];
 
@@ -99,6 +100,9 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ("apiKey", "publicValue", "a key is looked up by it: a new key is made instead"),
     ("credential", "publicValue", "a key is looked up by it: a new key is made instead"),
     ("subscribe", "eventNames", "the names of handlers have hyphens"),
+    ("virtualMachine", "memoryMb", "changed while it is stopped"),
+    ("virtualMachine", "vcpu", "changed while it is stopped"),
+    ("volume", "virtualSizeMb", "data volumes are made over the API, and volumes grow"),
     ("sshKey", "secretValue", "private halves of SSH keys are not kept"),
 ];
 
@@ -159,13 +163,15 @@ fn methods(declared: &Type, ours: &Value, theirs: &Value) -> Vec<String> {
     }
     let read_only = READ_ONLY.contains(&declared.name);
     // Hosts join by themselves; images are found by their names; who is subscribed to is no resource; addresses come with instances
-    // or are acquired, and each pool is a subnetIpPool.
+    // or are acquired, and each pool is a subnetIpPool. Data volumes are made and removed over the API.
     let told = [
         ("host", "collectionMethods"),
         ("image", "resourceMethods"),
         ("agent", "resourceMethods"),
         ("ipAddress", "collectionMethods"),
         ("ipPool", "collectionMethods"),
+        ("volume", "collectionMethods"),
+        ("volume", "resourceMethods"),
     ];
     let mut faults = Vec::new();
     for kind in ["collectionMethods", "resourceMethods"] {

@@ -1,12 +1,18 @@
 //! The answers, one a request. Each call is libvirt's own; what is here decides nothing.
 
 use crate::daemon::Daemon;
-use crate::volumes;
+use crate::{shim, volumes};
 use stampede_libvirt_protocol::{Answer, Cause, Domain as Shown, NAMESPACE, Off, PREFIX, Request};
+use std::time::Duration;
 use virt::connect::Connect;
 use virt::domain::Domain;
+use virt::domain_snapshot::DomainSnapshot;
 use virt::error::{Error, ErrorNumber};
 use virt_sys as sys;
+
+/// How often, and how many times, it is looked at whether layers are merged.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOKS: usize = 200;
 
 /// Why there is no answer to what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +99,35 @@ fn answered(request: Request, connect: &Connect, daemon: &Daemon) -> Result<Answ
             }
         }
         Request::CreateVolume(volume) => volumes::create(connect, daemon, &volume)?,
+        Request::ListVolumes { prefix } => {
+            return Ok(Answer::Volumes { names: volumes::list(connect, daemon, &prefix)? });
+        }
+        Request::AttachDisk { uuid, xml } => {
+            Domain::lookup_by_uuid_string(connect, &uuid)?.attach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+        }
+        Request::DetachDisk { uuid, xml } => {
+            Domain::lookup_by_uuid_string(connect, &uuid)?.detach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)?;
+        }
+        Request::Snapshot { uuid, xml } => {
+            let domain = Domain::lookup_by_uuid_string(connect, &uuid)?;
+            let flags = sys::VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+                | sys::VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+                | sys::VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+                | sys::VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC;
+            DomainSnapshot::create_xml(&domain, &xml, flags)?;
+        }
+        Request::Merge { uuid, target, over, under } => {
+            let domain = Domain::lookup_by_uuid_string(connect, &uuid)?;
+            if !merge(&domain, &target, &over, &under)? {
+                return Ok(Answer::Merging);
+            }
+        }
+        Request::GrowDisk { uuid, target, capacity } => {
+            let domain = Domain::lookup_by_uuid_string(connect, &uuid)?;
+            if domain.get_block_info(&target, 0)?.capacity < capacity {
+                domain.block_resize(&target, capacity, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES)?;
+            }
+        }
         Request::DeleteVolumes { prefix } => volumes::delete(connect, daemon, &prefix)?,
     }
     Ok(Answer::Done)
@@ -113,6 +148,20 @@ fn unless_off(domain: &Domain, result: Result<(), Error>) -> Result<(), Error> {
         Err(error) if domain.is_active().unwrap_or(false) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether it is over; begun, where nothing is under way.
+fn merge(domain: &Domain, target: &str, over: &str, under: &str) -> Result<bool, Error> {
+    if !shim::has_job(domain, target)? {
+        shim::commit(domain, target, over, under)?;
+    }
+    for _ in 0..LOOKS {
+        if !shim::has_job(domain, target)? {
+            return Ok(true);
+        }
+        std::thread::park_timeout(LOOK);
+    }
+    Ok(false)
 }
 
 fn start(domain: &Domain, metadata: &str) -> Result<(), Error> {

@@ -1,4 +1,5 @@
-//! What the `virt` crate does not wrap: events of domains, and that a connection is lost. The one place with unsafe code.
+//! What the `virt` crate does not wrap: events of domains, that a connection is lost, and layers of disks that are merged. The one place
+//! with unsafe code.
 //!
 //! libvirt takes a C function and a pointer that it hands to that function at each call. The pointer is a boxed closure here.
 //! Why this is sound:
@@ -17,9 +18,11 @@
 #![allow(unsafe_code)]
 
 use stampede_libvirt_protocol::Kind;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::Error;
 use virt_sys as sys;
 
 type OnDomain = Box<dyn Fn(String, Kind) + Send + Sync>;
@@ -39,7 +42,7 @@ pub fn forget(connect: &Connect, registration: &Registration) {
 }
 
 /// Has `happened` called with the uuid of each domain to which something happens, on the event loop's thread.
-pub fn on_domain_events(connect: &Connect, happened: OnDomain) -> Result<Registration, virt::error::Error> {
+pub fn on_domain_events(connect: &Connect, happened: OnDomain) -> Result<Registration, Error> {
     let opaque = Box::into_raw(Box::new(happened));
     // SAFETY: the type is what libvirt casts it back to by the event's id; see the module's text.
     let callback = unsafe {
@@ -62,13 +65,13 @@ pub fn on_domain_events(connect: &Connect, happened: OnDomain) -> Result<Registr
     if registered < 0 {
         // SAFETY: refused, so libvirt has forgotten it, and nobody else has it.
         drop(unsafe { Box::from_raw(opaque) });
-        return Err(virt::error::Error::last_error());
+        return Err(Error::last_error());
     }
     Ok(Registration(registered))
 }
 
 /// Has `closed` called when the connection is lost, on the event loop's thread.
-pub fn on_close(connect: &Connect, closed: OnClose) -> Result<(), virt::error::Error> {
+pub fn on_close(connect: &Connect, closed: OnClose) -> Result<(), Error> {
     let opaque = Box::into_raw(Box::new(closed));
     // SAFETY: as above.
     let registered = unsafe {
@@ -77,9 +80,36 @@ pub fn on_close(connect: &Connect, closed: OnClose) -> Result<(), virt::error::E
     if registered < 0 {
         // SAFETY: as above.
         drop(unsafe { Box::from_raw(opaque) });
-        return Err(virt::error::Error::last_error());
+        return Err(Error::last_error());
     }
     Ok(())
+}
+
+/// Text for C; none of it has a byte 0 in it, which a question is refused for.
+fn text(text: &str) -> CString {
+    CString::new(text).unwrap_or_default()
+}
+
+/// Begins to bring what is in the file `over` of a disk into `under`, on which it lies.
+pub fn commit(domain: &Domain, target: &str, over: &str, under: &str) -> Result<(), Error> {
+    let (target, over, under) = (text(target), text(over), text(under));
+    // SAFETY: the domain is valid as long as it is borrowed, and so are the texts, which libvirt copies.
+    let begun =
+        unsafe { sys::virDomainBlockCommit(domain.as_ptr(), target.as_ptr(), under.as_ptr(), over.as_ptr(), 0, 0) };
+    if begun < 0 { Err(Error::last_error()) } else { Ok(()) }
+}
+
+/// Whether something is under way with a disk.
+pub fn has_job(domain: &Domain, target: &str) -> Result<bool, Error> {
+    let target = text(target);
+    let mut info = std::mem::MaybeUninit::<sys::virDomainBlockJobInfo>::zeroed();
+    // SAFETY: as above; `info` is as large as libvirt writes, and nothing of it is read.
+    let found = unsafe { sys::virDomainGetBlockJobInfo(domain.as_ptr(), target.as_ptr(), info.as_mut_ptr(), 0) };
+    match found {
+        0 => Ok(false),
+        1.. => Ok(true),
+        _ => Err(Error::last_error()),
+    }
 }
 
 unsafe extern "C" fn lifecycle(

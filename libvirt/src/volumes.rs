@@ -37,7 +37,7 @@ fn find(pool: &StoragePool, name: &str) -> Result<Option<StorageVol>, Error> {
     }
 }
 
-/// Makes a volume, unless it is there.
+/// Makes a volume; one that is there keeps what is on it, and is as large at least.
 pub fn create(connect: &Connect, daemon: &Daemon, volume: &Volume) -> Result<(), Trouble> {
     plain(&volume.name)?;
     let backing = match &volume.backing {
@@ -52,10 +52,15 @@ pub fn create(connect: &Connect, daemon: &Daemon, volume: &Volume) -> Result<(),
         }
         None => String::new(),
     };
+    // What lies on another is as large as that, unless told.
+    let capacity = match volume.capacity {
+        0 => String::new(),
+        capacity => format!("<capacity unit='bytes'>{capacity}</capacity>"),
+    };
     let xml = format!(
-        "<volume><name>{}</name><capacity unit='bytes'>{}</capacity><allocation>0</allocation><target>\
+        "<volume><name>{}</name>{capacity}<allocation>0</allocation><target>\
          <format type='qcow2'/><permissions><mode>0600</mode></permissions><compat>1.1</compat></target>{backing}</volume>",
-        volume.name, volume.capacity
+        volume.name
     );
     let _one_at_a_time = locked(&daemon.volumes);
     let pool = pool(connect)?;
@@ -67,26 +72,47 @@ pub fn create(connect: &Connect, daemon: &Daemon, volume: &Volume) -> Result<(),
     }
     match found {
         Some(found) if volume.anew => found.delete(0)?,
-        Some(_) => return Ok(()),
+        Some(found) => {
+            if found.get_info()?.capacity < volume.capacity {
+                found.resize(volume.capacity, 0)?;
+            }
+            return Ok(());
+        }
         None => {}
     }
     StorageVol::create_xml(&pool, &xml, 0)?;
     Ok(())
 }
 
-/// Takes all volumes away whose names begin with `prefix`.
-pub fn delete(connect: &Connect, daemon: &Daemon, prefix: &str) -> Result<(), Trouble> {
+/// Those whose names begin with `prefix`, as they are on the disk.
+fn all(connect: &Connect, prefix: &str) -> Result<Vec<(String, StorageVol)>, Trouble> {
     plain(prefix)?;
-    if !prefix.ends_with('-') {
+    if !prefix.contains('-') {
         return Err(Trouble::Question(format!("{prefix} could be of several")));
     }
-    let _one_at_a_time = locked(&daemon.volumes);
     let pool = pool(connect)?;
     pool.refresh(0)?;
+    let mut found = Vec::new();
     for volume in pool.list_all_volumes(0)? {
-        if volume.get_name()?.starts_with(prefix) {
-            volume.delete(0)?;
+        let name = volume.get_name()?;
+        if name.starts_with(prefix) {
+            found.push((name, volume));
         }
+    }
+    Ok(found)
+}
+
+/// The names of the volumes that begin with `prefix`.
+pub fn list(connect: &Connect, daemon: &Daemon, prefix: &str) -> Result<Vec<String>, Trouble> {
+    let _one_at_a_time = locked(&daemon.volumes);
+    Ok(all(connect, prefix)?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// Takes all volumes away whose names begin with `prefix`.
+pub fn delete(connect: &Connect, daemon: &Daemon, prefix: &str) -> Result<(), Trouble> {
+    let _one_at_a_time = locked(&daemon.volumes);
+    for (_, volume) in all(connect, prefix)? {
+        volume.delete(0)?;
     }
     consoles(prefix);
     Ok(())

@@ -62,9 +62,18 @@ pub struct Reserved {
 }
 
 impl Usage {
-    /// Of `count` instances that are to have these fields; the memory that a type has by default is not what it reserves.
-    pub fn asked(fields: &Map<String, Value>, count: u64) -> Self {
-        Self::counted(fields, count, |field| field != instance::MEMORY_MB)
+    /// Of `count` instances of that kind that are to have these fields; the memory that containers have by default is not what they
+    /// reserve.
+    pub fn asked(kind: &str, fields: &Map<String, Value>, count: u64) -> Self {
+        Self::counted(fields, count, |field| kind == instance::MACHINE || field != instance::MEMORY_MB)
+    }
+
+    /// What one that there is has more with these changes.
+    pub fn grown(row: &Resource, changes: &Map<String, Value>) -> Self {
+        let mut fields = row.fields.clone();
+        fields.extend(changes.clone());
+        let after = Self::counted(&fields, 1, |_| true);
+        Self { memory_mb: after.memory_mb.saturating_sub(Self::of(row).memory_mb), ..Self::default() }
     }
 
     /// Of one that there is.

@@ -6,7 +6,7 @@ use crate::environment::Timestamp;
 use crate::resource::declaration::{Field, Form, LinkPath, Type};
 use crate::resource::types::virtual_machine::CONSOLE;
 use crate::resource::validation::stored;
-use crate::resource::{Resource, State, date, floating, identifier, transition, types};
+use crate::resource::{Resource, State, date, floating, identifier, transition, types, volume};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -151,7 +151,12 @@ impl Serialize for Actions<'_> {
         let Shown { declared, resource, frame, .. } = self.shown;
         let mut map = serializer.serialize_map(None)?;
         // What is a part of an instance is changed with that.
-        if declared.base != floating::SHOWN || floating::stored_id(resource.id).is_some() {
+        let is_part = match declared.base {
+            floating::SHOWN => floating::stored_id(resource.id).is_none(),
+            volume::SHOWN => !volume::is_data(resource),
+            _ => false,
+        };
+        if !is_part {
             for action in transition::actions_of(declared.base, resource.state) {
                 if declared.action(action).is_some() && frame.principal.may_ask(declared, resource, action) {
                     map.serialize_entry(action, &format!("{}/?action={action}", self.address))?;

@@ -86,7 +86,7 @@ impl Exchange<'_> {
         let made = match declared.base {
             instance::BASE => {
                 let count = draft.fields.get("count").and_then(Value::as_u64).unwrap_or(1);
-                let wants = Usage::asked(&draft.fields, count);
+                let wants = Usage::asked(&draft.kind, &draft.fields, count);
                 self.within_quota(owner, wants, self.context.service.create(draft)).await?
             }
             _ => self.context.service.create(draft).await,
@@ -120,7 +120,14 @@ impl Exchange<'_> {
         if declared.base == "credential" {
             secret::hash_secret(&self.context.environment, &mut changes).await?;
         }
-        let written = self.context.service.update_if(declared.base, row.id, changes, expected).await?;
+        let more = Usage::grown(row, &changes);
+        let writing = self.context.service.update_if(declared.base, row.id, changes, expected);
+        let written = match row.account_id {
+            Some(owner) if declared.base == instance::BASE && more != Usage::default() => {
+                self.within_quota(owner, more, writing).await??
+            }
+            _ => writing.await?,
+        };
         self.finish(StatusCode::OK, declared, written, wait, None).await
     }
 

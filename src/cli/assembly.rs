@@ -33,6 +33,7 @@ use crate::host::links;
 use crate::host::natives::{self, Natives};
 use crate::host::reclaim::{self, Kept};
 use crate::host::shutdown;
+use crate::host::volumes::Volumes;
 use crate::host::watch::Watch;
 use crate::membership::trust::Names;
 use crate::membership::{
@@ -413,6 +414,14 @@ impl Agent {
             let spares = network.spares(&self.config.state_directory);
             Natives::new(natives::Site { driver: Arc::new(self.docker.clone()), spares, host_id: own })
         });
+        let volumes = Arc::new(Volumes {
+            host: host.clone(),
+            environment: self.environment.clone(),
+            store: self.store.clone(),
+            orchestrator: orchestrator.clone(),
+            libvirt: self.libvirt.clone(),
+        });
+        let keeping = tokio::spawn(volumes.keep());
         let killer = Arc::new(Cgroups::default());
         let exclusives = Exclusives::new(joined.membership, killer, self.store.single_host());
         let instances = Arc::new(Instances {
@@ -439,6 +448,7 @@ impl Agent {
         naming.abort();
         leaving.abort();
         housekeeping.abort();
+        keeping.abort();
         learning.iter().chain(&floating).for_each(JoinHandle::abort);
         Ok(())
     }

@@ -19,6 +19,7 @@ pub mod plan;
 mod queue;
 pub mod reclaim;
 pub mod shutdown;
+pub mod volumes;
 pub mod watch;
 
 /// An error with all its sources, for one line of the log.

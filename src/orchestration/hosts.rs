@@ -114,7 +114,10 @@ impl Orchestrator {
             "remove" if input.get("force").and_then(Value::as_bool).unwrap_or(false) => {
                 self.say_of_host(id, Word::Remove).await
             }
-            "remove" => self.remove_host(id).await,
+            "remove" => {
+                self.check_no_volumes(id).await?;
+                self.remove_host(id).await
+            }
             "failover" => self.say_of_host(id, Word::Move).await,
             _ => {
                 let state = self.find_host(id).await?.state();
@@ -225,6 +228,17 @@ impl Orchestrator {
         Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
     }
 
+    /// What is on its disk alone is not forgotten without a word.
+    async fn check_no_volumes(&self, id: u64) -> Result<(), ServiceError> {
+        let name = self.find_host(id).await?.host.name;
+        match self.store().range(&key::disks(&name)).await?.entries.len() {
+            0 => Ok(()),
+            count => Err(ServiceError::Conflict(format!(
+                "{count} volumes are on {name}: purge them, bring it back, or remove it by force (stampede host remove --force {name})"
+            ))),
+        }
+    }
+
     /// Takes a host that is gone, and runs nothing, out of the cluster.
     pub(super) async fn remove_host(&self, id: u64) -> Result<Written, ServiceError> {
         let found = self.find_host(id).await?;
@@ -279,6 +293,9 @@ impl Orchestrator {
             .then(Operation::delete(key::alloc(name)))
             .then(Operation::delete(key::uuid(&found.host.uuid)))
             .then(Operation::delete(key::name("machine", &found.host.machine_id)));
+        for entry in self.store().range(&key::disks(name)).await?.entries {
+            transaction = transaction.then(Operation::delete(entry.key));
+        }
         // Its blocks are free again: no instance, no address in them.
         for entry in self.store().range(&key::all_blocks()).await?.entries {
             if decode::<Block>(&entry)?.host == name {

@@ -3,14 +3,14 @@
 use super::handlers::{self, Cause, Handlers, Publication, hold};
 use super::image::{Images, resource};
 use super::record::Todo;
-use super::{Draft, Service, ServiceError, Written, lifecycle, names};
+use super::{Draft, Service, ServiceError, Written, lifecycle, names, resize, volumes};
 use crate::environment::{Environment, Timestamp};
 use crate::membership::Counter;
 use crate::placement::record::Claim;
 use crate::placement::{Placer, Room};
 use crate::resource::link::{self, Endpoint};
 use crate::resource::validation::Invalid;
-use crate::resource::{Resource, State, constraint, floating, identifier, instance};
+use crate::resource::{Resource, State, constraint, floating, identifier, instance, snapshot, volume};
 use crate::store::{self, Compare, Entry, Operation, Outcome, Revision, Store, Transaction, decode, encode, key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -58,7 +58,11 @@ pub(super) fn with_todo(
     let events = hold::operations(base, Some(current), next)?;
     let names = names::operations(base, current, next)?;
     let transaction = events.into_iter().chain(names).fold(transaction, Transaction::then);
-    let transaction = if base == instance::BASE { with_endpoint(transaction, current, next)? } else { transaction };
+    let transaction = match base {
+        instance::BASE => with_endpoint(transaction, current, next)?,
+        volume::BASE => volumes::with_wish(transaction, current, next)?,
+        _ => transaction,
+    };
     Ok(match (lifecycle::due(current, now), lifecycle::due(next, now)) {
         (_, Some(not_before)) => {
             let entry = Todo { not_before, room: base == instance::BASE && lifecycle::waits_for_room(next) };
@@ -267,7 +271,10 @@ impl Orchestrator {
                 Err(error) => return Err(error),
             };
             let over = base == instance::BASE && matches!(current.state, State::Purging | State::Purged);
-            if over && self.give_back(&current, &entry).await? {
+            if over && (self.give_back(&current, &entry).await? || self.free_volumes(&current, &entry).await?) {
+                continue;
+            }
+            if base == volume::BASE && self.give_up_lost(&current, &entry).await? {
                 continue;
             }
             match lifecycle::drive(&current, self.now()) {
@@ -382,6 +389,8 @@ impl Service for Orchestrator {
             "host" => Err(invalid("InvalidAction", "kind", "a host joins by itself: install the agent on it")),
             handlers::BASE => self.create_plain(handlers::sorted(draft)?).await,
             floating::POOL => self.create_pool(draft).await,
+            volume::SHOWN => self.create_volume(draft).await,
+            snapshot::BASE => self.create_snapshot(draft).await,
             _ => self.create_plain(draft).await,
         }
     }
@@ -405,9 +414,15 @@ impl Service for Orchestrator {
         if base == floating::SHOWN {
             return self.update_address(id, &changes, expected).await;
         }
+        if base == volume::SHOWN {
+            return self.update_volume(id, &changes, expected).await;
+        }
         if base == instance::BASE {
             constraint::check(&changes)
                 .map_err(|Invalid { code, field, message }| invalid(code.name(), &field, message))?;
+            if resize::asks(&changes) {
+                return self.resize(id, &changes, expected).await;
+            }
         }
         let written = self
             .change_if(base, id, expected, Cause::Asked("update"), |current| Ok(updated(current, &changes)))
@@ -433,6 +448,12 @@ impl Service for Orchestrator {
         }
         if base == floating::SHOWN {
             return self.act_on_address(id, action, &input, expected).await;
+        }
+        if base == volume::SHOWN {
+            return self.act_on_volume(id, action, expected).await;
+        }
+        if base == snapshot::BASE {
+            return self.act_on_snapshot(id, action).await;
         }
         if base == floating::POOL && action == "acquire" {
             return self.acquire(id, &input, expected).await;
@@ -465,7 +486,10 @@ impl Service for Orchestrator {
             return self.place(&wanted, Some(entry.mod_revision)).await;
         }
         let asked = self
-            .change_if(base, id, expected, Cause::Asked(action), |current| lifecycle::ask(current, action, &input, now))
+            .change_if(base, id, expected, Cause::Asked(action), |current| {
+                volumes::check_stop(current, &input)?;
+                lifecycle::ask(current, action, &input, now)
+            })
             .await?;
         self.drive_besides(base, id);
         Ok(asked)

@@ -2,10 +2,11 @@
 
 use crate::membership::record::Capability;
 use crate::resource::assignment::{
-    AssignedFloating, AssignedLink, Assignment, Container, Desired, Exclusive, GuestData, Machine, ManagedAddress,
-    PublicPort, Token, Workload,
+    AssignedFloating, AssignedLink, Assignment, Container, Desired, Exclusive, GuestData, Machine, MachineVolume,
+    ManagedAddress, PublicPort, Token, Workload,
 };
-use crate::resource::{Resource, dns_name, floating, identifier, instance, link, port};
+use crate::resource::snapshot::Layers;
+use crate::resource::{Resource, dns_name, floating, identifier, instance, link, port, volume};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,8 +98,25 @@ fn machine(resource: &Resource, told: GuestData) -> Machine {
         vcpu: resource.get(instance::VCPU).unwrap_or(1),
         memory_mb: resource.get(instance::MEMORY_MB).unwrap_or(MACHINE_MEMORY_MB),
         disk_mb: resource.get(instance::DISK_MB).unwrap_or(0),
+        layers: layers(resource),
+        volumes: volumes(resource),
         told,
     }
+}
+
+fn layers(resource: &Resource) -> Vec<u32> {
+    let chain = Layers::of(resource).chain();
+    if chain == [0] { Vec::new() } else { chain }
+}
+
+/// Those that are there, in the order of their places.
+fn volumes(resource: &Resource) -> Vec<MachineVolume> {
+    let mut all = volume::of(resource);
+    all.retain(|one| one.ready);
+    all.sort_by_key(|one| one.slot);
+    all.into_iter()
+        .map(|one| MachineVolume { name: volume::name(one.id), slot: one.slot, layers: one.layers })
+        .collect()
 }
 
 /// The events that are to fail: `data` of a simulated instance names them `<event>::fail`.

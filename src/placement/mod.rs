@@ -29,6 +29,7 @@ pub mod record;
 pub mod release;
 mod room;
 mod score;
+pub mod share;
 mod verdict;
 
 pub use address::{AddressError, AddressSource, Reserved};

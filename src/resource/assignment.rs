@@ -180,8 +180,27 @@ pub struct Machine {
     /// Its disk in mebibytes, where that is to be larger than its image.
     #[serde(skip_serializing_if = "is_zero")]
     pub disk_mb: u64,
+    /// The layers of its disk, from what is written to down to the first; none where it is the first alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<u32>,
+    /// Its data volumes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<MachineVolume>,
     /// What else it is told by its config drive.
     pub told: GuestData,
+}
+
+/// A data volume of a virtual machine, which is on its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MachineVolume {
+    /// `1v55`: its file is called after it, and so is the disk for the guest.
+    pub name: String,
+    /// Its place, from 1 on: `/dev/vdc`, as a rule.
+    pub slot: u8,
+    /// As [`Machine::layers`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<u32>,
 }
 
 /// What a virtual machine's disk is made from.

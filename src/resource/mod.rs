@@ -20,12 +20,14 @@ pub mod port;
 pub mod process;
 mod record;
 pub mod schema;
+pub mod snapshot;
 pub mod ssh_key;
 mod state;
 pub mod trail;
 pub mod transition;
 pub mod types;
 pub mod validation;
+pub mod volume;
 
 pub use record::Resource;
 pub use state::{State, Transitioning};

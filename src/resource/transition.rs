@@ -13,10 +13,11 @@
 //! Instances say start and stop, and name their states after that: registering is creating, inactive stopped, active
 //! running, and so on; they add restart and migrate, both running → … → running. A host adds drain, active|inactive →
 //! draining → inactive; one that is cut off can be removed. A floating address is associated and disassociated, active →
-//! associating → associated → disassociating → active, and acquired from an active pool, which stays so.
+//! associating → associated → disassociating → active, and acquired from an active pool, which stays so. A volume is reverted to an active
+//! snapshot, which stays so.
 
 use super::State;
-use super::{floating, instance};
+use super::{floating, instance, snapshot};
 
 struct Row {
     action: &'static str,
@@ -107,11 +108,15 @@ const ADDRESS: &[Row] = &[
     row("purge", &[Removed], Purging, Purged),
 ];
 
+const SNAPSHOT: &[Row] =
+    &[row("remove", &[Active], Removing, Removed), row(snapshot::REVERT, &[Active], UpdatingActive, Active)];
+
 fn table(base: &str) -> &'static [Row] {
     match base {
         instance::BASE => INSTANCE,
         "host" => HOST,
         floating::POOL => POOL,
+        snapshot::BASE => SNAPSHOT,
         floating::SHOWN | floating::BASE => ADDRESS,
         _ => PLAIN,
     }

@@ -95,6 +95,14 @@ pub fn shard(kind: &str, id: u64) -> u32 {
     let mixed = kind.bytes().fold(id, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u32 % SHARDS
 }
+/// That `host` has `volume` (as on the wire: `1v55`), or has to see to an instance's own disk (`1i54`): written whenever something else
+/// is wanted of it.
+pub fn disk(host: &str, volume: &str) -> String {
+    format!("{ROOT}disk/{host}/{volume}")
+}
+pub fn disks(host: &str) -> String {
+    format!("{ROOT}disk/{host}/")
+}
 /// Where `instance` is reached; it ends so that it can be followed as a prefix.
 pub fn endpoint(instance: &str) -> String {
     format!("{ROOT}endpoint/{instance}/")

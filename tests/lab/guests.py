@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import itertools
 import re
 import sys
 import threading
@@ -12,11 +13,13 @@ from pathlib import Path
 import case
 from case import HOSTS, LabTest
 from hosts import TREE, wait_for
+from websocket import Stream
 
 sys.path[:0] = [str(TREE / "scripts/lab.d"), str(TREE / "scripts/kernel.d")]
 
 import disk  # noqa: E402
 
+_numbers = itertools.count(1000)
 # A guest boots in seconds, and slower on a machine that does much else.
 BOOT = 120
 POOL = "/var/lib/libvirt/images/stampede"
@@ -174,6 +177,77 @@ class GuestTest(LabTest):
         """The pid of its qemu in its host, with when it began."""
         domain = self.domain(row)
         return self.host_of(row).shell(f"pid=$(cat /run/libvirt/qemu/{domain}.pid) && echo $pid $(cut -d' ' -f22 /proc/$pid/stat)")
+
+
+    def asked(self, row, command):
+        """What the guest's shell says to a command, in one line; over its serial console."""
+        number = next(_numbers)
+        with Stream(self.api, f"/v1/virtualmachines/{row['id']}/serial", raw="true") as stream:
+            # What is typed comes back too, and is not the answer.
+            stream.say(f"\necho \"@$(({number} + 0))[\" $({command}) \"]@\"\n".encode())
+            stream.until(f"@{number}[".encode())
+            stream.output = stream.output.split(f"@{number}[".encode(), 1)[1]
+            stream.until(b"]@")
+            return stream.output.split(b"]@")[0].decode().strip()
+
+
+class VolumeTest(GuestTest):
+    """Volumes made with `volume` are purged at the end."""
+
+    def setUp(self):
+        super().setUp()
+        self.volumes = []
+
+    def tearDown(self):
+        for row in self.machines:
+            self.purge_machine(row)
+        for volume in self.volumes:
+            self.purge_volume(volume)
+        super().tearDown()
+
+    def guest(self, **fields):
+        """A machine that has booted, on h1 unless told otherwise."""
+        row = self.machine(**({"requestedHostId": self.host_id(HOSTS[0])} | fields))
+        self.says(row, "up")
+        return row
+
+    def volume(self, **fields):
+        """A data volume, which its guest has where it was made with one."""
+        volume = self.api.post("/v1/volumes", fields)
+        self.volumes.append(volume)
+        return self.settled(volume, "active" if "instanceId" in fields else "inactive")
+
+    def settled(self, volume, state, limit=60):
+        def there():
+            now = self.api.get(f"/v1/volumes/{volume['id']}")
+            if now["transitioning"] == "error":
+                raise AssertionError(f"{now['id']}: {now['transitioningMessage']}")
+            return now if now["state"] == state else None
+
+        return wait_for(f"{volume['id']} to be {state}", limit, there, every=0.2)
+
+    def purge_volume(self, volume):
+        path = f"/v1/volumes/{volume['id']}"
+
+        def step():
+            answer = self.api.ask("GET", path)
+            if answer.status == 404 or answer.body["state"] == "purged":
+                return True
+            for action in ("purge", "remove"):
+                if action in answer.body["actions"]:
+                    self.api.ask("POST", f"{path}/?action={action}", {})
+                    return False
+            if answer.body["instanceId"] and answer.body["state"] != "deactivating":
+                self.api.ask("PUT", path, {"instanceId": None})
+            return False
+
+        wait_for(f"{volume['id']} to be purged", 60, step, every=0.3)
+        self.assertEqual(self.files(volume), [], f"of {volume['id']} something is left")
+
+    @staticmethod
+    def files(volume):
+        """The hosts on which there are files of a volume, one for each file."""
+        return [host.name for host in HOSTS for _ in host.shell(f"ls {POOL} 2>/dev/null | grep '^{volume['id']}-'; true").split()]
 
 
 def wait_for_nothing(look, limit=20):

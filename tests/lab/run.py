@@ -31,8 +31,9 @@ from hosts import Lab  # noqa: E402
 # them away last.
 HALVES = [
     ["idle", "containers", "lifecycle", "answers", "inspect_host", "behind", "streams", "agents", "images", "placement", "links", "dns",
-     "metadata", "dhcp", "ports", "bindings", "ui"],
-    ["floating", "virtual_machines", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust", "packages", "cloud_config"],
+     "metadata", "dhcp", "ports", "bindings", "volumes", "ui"],
+    ["floating", "virtual_machines", "identity", "adopted", "isolation", "docker", "etcd", "power", "failover", "single", "trust",
+     "packages", "cloud_config"],
 ]
 FILES = [file for half in HALVES for file in half]
 

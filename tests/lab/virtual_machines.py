@@ -67,6 +67,17 @@ class Life(GuestTest):
         self.says(row, "boot 3 ")
         self.assertEqual(row["primaryIpAddress"], address)
 
+        # Other sizes, while it is stopped.
+        self.refused(422, "ActionNotAvailable", self.api.put, f"/v1/virtualmachines/{row['id']}", {"memoryMb": 256})
+        row = self.api.wait(self.api.act(row, "stop"), "stopped", BOOT)
+        for fields, code in (({"memoryMb": 1}, "MinLimitExceeded"), ({"vcpu": 0}, "MinLimitExceeded"), ({"memoryMb": None}, "NotNullable"),
+                             ({"memoryMb": 1 << 29}, "MaxLimitExceeded")):
+            self.refused(422, code, self.api.put, f"/v1/virtualmachines/{row['id']}", fields)
+        row = self.api.put(f"/v1/virtualmachines/{row['id']}", {"memoryMb": 256, "vcpu": 1})
+        self.assertEqual((row["state"], row["memoryMb"], row["vcpu"]), ("stopped", 256, 1))
+        row = self.api.wait(self.api.act(row, "start"), "running", BOOT)
+        self.assertRegex(self.says(row, "boot 4 "), r"1 processors, 2[0-5]\d MB$")
+
         # Removed, it is there yet; purged, it is not (tearDown looks).
         self.api.delete(f"/v1/virtualmachines/{row['id']}")
         row = self.api.wait(row, "removed", BOOT)

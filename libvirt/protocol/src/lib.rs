@@ -57,10 +57,23 @@ pub enum Request {
     Destroy { uuid: String },
     /// Takes its definition away: [`Answer::Done`]. Fine where it is not there.
     Undefine { uuid: String },
-    /// Makes a volume in our pool, unless one of that name is there: [`Answer::Done`].
+    /// Makes a volume in our pool, or lets the one of that name grow to its size: [`Answer::Done`].
     CreateVolume(Volume),
+    /// The volumes whose names begin so: [`Answer::Volumes`].
+    ListVolumes { prefix: String },
     /// Takes the volumes away whose names begin so, and the logs of consoles: [`Answer::Done`].
     DeleteVolumes { prefix: String },
+    /// Gives a domain that runs another disk, as long as it runs: [`Answer::Done`].
+    AttachDisk { uuid: String, xml: String },
+    /// Asks the guest to let go of a disk: [`Answer::Done`]. Whether it has is seen by [`Request::Describe`].
+    DetachDisk { uuid: String, xml: String },
+    /// Lets a disk of a domain that runs grow, by its target (`vda`), and tells the guest: [`Answer::Done`]. Fine where it is as large.
+    GrowDisk { uuid: String, target: String, capacity: u64 },
+    /// Has a guest that runs write to other files from now on, which are there, by libvirt's XML of a snapshot: [`Answer::Done`].
+    Snapshot { uuid: String, xml: String },
+    /// Brings what is in one layer of a disk of a guest that runs into the one below, and waits for it a while: [`Answer::Done`] when
+    /// that is over, [`Answer::Merging`] while it is not.
+    Merge { uuid: String, target: String, over: String, under: String },
     /// What happens to domains from now on; no other answer.
     Follow,
 }
@@ -70,7 +83,7 @@ pub enum Request {
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
     pub name: String,
-    /// In bytes.
+    /// In bytes; 0 for that of what it lies on.
     pub capacity: u64,
     /// What it is a copy-on-write clone of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,6 +133,11 @@ pub enum Answer {
         xml: String,
     },
     Probed(Probed),
+    Volumes {
+        names: Vec<String>,
+    },
+    /// It is under way.
+    Merging,
     /// libvirt said no, in its own words.
     Refused {
         /// What kind of no, where it matters.

@@ -14,7 +14,7 @@ use crate::api::cache::Cache;
 use crate::environment::{Backoff, Environment};
 use crate::orchestration::handlers::hold::Event;
 use crate::resource::declaration::Type;
-use crate::resource::{Resource, floating, types};
+use crate::resource::{Resource, floating, types, volume};
 use crate::store::mirror::Mirror;
 use crate::store::{self, Change, Entry, Error, Revision, Store, Watch, WatchEvent, decode, key};
 use futures::StreamExt;
@@ -255,11 +255,17 @@ pub fn rows(event: WatchEvent) -> (Revision, Vec<Row>) {
 fn row(entry: &Entry) -> Option<Row> {
     let (stored, _) = key::last(&key::all_resources(), &entry.key).split_once('/')?;
     // What floats is stored under a name of its own, and shown among the other addresses.
-    let shown = if stored == floating::BASE { floating::SHOWN } else { stored };
+    let shown = match stored {
+        floating::BASE => floating::SHOWN,
+        volume::BASE => volume::SHOWN,
+        stored => stored,
+    };
     let base = types::find(shown).filter(|declared| declared.listable)?;
     match decode::<Resource>(entry) {
-        Ok(row) if base.name == floating::SHOWN => {
-            (base.derived?.rows)(floating::BASE, &row).pop().map(|row| (base, Arc::new(row)))
+        Ok(row) if shown != stored => {
+            let derived = base.derived?;
+            let from = derived.from.iter().find(|from| **from == stored)?;
+            (derived.rows)(from, &row).pop().map(|row| (base, Arc::new(row)))
         }
         Ok(row) => Some((base, Arc::new(row))),
         Err(error) => {

@@ -2,13 +2,21 @@
 //!
 //! Everything is virtio where a guest of the last fifteen years has a driver for it. The firmware is the machine's BIOS (SeaBIOS).
 
-use crate::resource::assignment::{Assignment, Machine, Token};
+use crate::resource::assignment::{Assignment, Machine, MachineVolume, Token};
+use crate::resource::volume;
 use stampede_libvirt_protocol::{Accelerator, CONSOLES, Format, NAMESPACE, POOL_PATH, PREFIX};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// libvirt names files after domains.
 const LONGEST_NAME: usize = 60;
+
+/// What a machine's own disk is for its guest.
+pub const ROOT: &str = "vda";
+/// A place for a device. Disks come to one that runs at places that it has: as many as there may be data volumes, beside those of what
+/// each has from the start.
+const PLACE: &str = "<controller type='pci' model='pcie-root-port'/>";
+const PLACES: usize = volume::MOST as usize + 8;
 
 /// What a domain is called, to be recognized by people: `web-1i54`.
 pub fn name(id: &str, machine: &Machine) -> String {
@@ -35,8 +43,82 @@ pub fn volumes(id: &str) -> String {
     format!("{id}-")
 }
 
-pub fn root_volume(id: &str) -> String {
-    format!("{id}-root.qcow2")
+/// The file of a layer of a disk ([`crate::resource::snapshot`]).
+pub fn layer(stem: &str, number: u32) -> String {
+    if number == 0 { format!("{stem}.qcow2") } else { format!("{stem}.{number}.qcow2") }
+}
+
+/// A disk of a guest that keeps what is written to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The beginning of its files' names: `1i54-root`, `1v55-data`.
+    pub stem: String,
+    /// What it is for its guest: `vda`.
+    pub target: String,
+    /// Its files, from what is written to down to the first.
+    pub files: Vec<String>,
+}
+
+impl Disk {
+    fn new(stem: String, target: String, layers: &[u32]) -> Self {
+        let layers = if layers.is_empty() { &[0] } else { layers };
+        let files = layers.iter().map(|number| layer(&stem, *number)).collect();
+        Self { stem, target, files }
+    }
+
+    /// An instance's own.
+    pub fn root(id: &str, layers: &[u32]) -> Self {
+        Self::new(format!("{id}-root"), ROOT.to_owned(), layers)
+    }
+
+    pub fn data(volume: &MachineVolume) -> Self {
+        // Behind its guest's own disk and its config drive.
+        let target = format!("vd{}", char::from(b'b'.saturating_add(volume.slot)));
+        Self::new(format!("{}-data", volume.name), target, &volume.layers)
+    }
+
+    /// As a domain has it. Formats are said, and never guessed from what a guest has written.
+    pub fn xml(&self, base: Option<(&Path, Format)>, more: &str) -> String {
+        let path = |file: &String| escaped(&in_pool(file).to_string_lossy());
+        let mut backing = match base {
+            Some((base, format)) => backing(&escaped(&base.to_string_lossy()), format, "<backingStore/>"),
+            None => "<backingStore/>".to_owned(),
+        };
+        for file in self.files.iter().skip(1).rev() {
+            backing = self::backing(&path(file), Format::Qcow2, &backing);
+        }
+        let file = self.files.first().map(path).unwrap_or_default();
+        format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/><source file='{file}'/>\
+             {backing}<target dev='{}' bus='virtio'/>{more}</disk>",
+            self.target
+        )
+    }
+}
+
+fn backing(path: &str, format: Format, below: &str) -> String {
+    format!("<backingStore type='file'><format type='{}'/><source file='{path}'/>{below}</backingStore>", format.name())
+}
+
+/// A data volume, as a domain has it.
+pub fn data_disk(volume: &MachineVolume) -> String {
+    Disk::data(volume).xml(None, &format!("<serial>{}</serial>", escaped(&volume.name)))
+}
+
+/// Has a guest write to that file of a disk from now on, and go on with its `others` as they are.
+pub fn snapshot<'a>(disk: &Disk, file: &str, others: impl Iterator<Item = &'a str>) -> String {
+    let others: String = others.map(|other| format!("<disk name='{}' snapshot='no'/>", escaped(other))).collect();
+    let file = escaped(&in_pool(file).to_string_lossy());
+    format!(
+        "<domainsnapshot><disks><disk name='{}' snapshot='external'><driver type='qcow2'/><source file='{file}'/></disk>\
+         {others}</disks></domainsnapshot>",
+        disk.target
+    )
+}
+
+/// The beginning of the names of what is on the host of a data volume.
+pub fn data_volumes(name: &str) -> String {
+    format!("{name}-")
 }
 
 /// A file of our pool.
@@ -157,7 +239,7 @@ pub fn xml(assignment: &Assignment, machine: &Machine, parts: &Parts<'_>) -> Str
          <timer name='hpet' present='no'/></clock>\
          <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>\
          <pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='no'/></pm>\
-         <devices>{disks}{interface}{console}\
+         <devices><controller type='pci' index='0' model='pcie-root'/>{places}{disks}{interface}{console}\
          <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
          <input type='tablet' bus='usb'/>\
          <graphics type='vnc'><listen type='socket'/></graphics><video><model type='vga'/></video>\
@@ -170,24 +252,20 @@ pub fn xml(assignment: &Assignment, machine: &Machine, parts: &Parts<'_>) -> Str
         uuid = uuid(&assignment.uuid),
         mark = parts.mark.element(&format!("{PREFIX}:"), &format!(" xmlns:{PREFIX}='{NAMESPACE}'")),
         vcpu = machine.vcpu,
-        disks = disks(id, parts),
+        places = PLACE.repeat(PLACES),
+        disks = disks(id, machine, parts),
         interface = interface(assignment),
         console = console(id),
     )
 }
 
-/// Formats are said, and never guessed from what a guest has written. The config drive is a disk like the other: kernels that are made
-/// for clouds know no CD drives of this machine's kind (AHCI).
-fn disks(id: &str, parts: &Parts<'_>) -> String {
+/// The config drive is a disk like the others: kernels that are made for clouds know no CD drives of this machine's kind (AHCI).
+fn disks(id: &str, machine: &Machine, parts: &Parts<'_>) -> String {
+    let root = Disk::root(id, &machine.layers).xml(Some((parts.base, parts.base_format)), "<boot order='1'/>");
+    let volumes: String = machine.volumes.iter().map(data_disk).collect();
     format!(
-        "<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/><source file='{root}'/>\
-         <backingStore type='file'><format type='{format}'/><source file='{base}'/><backingStore/></backingStore>\
-         <target dev='vda' bus='virtio'/><boot order='1'/></disk>\
-         <disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{config}'/>\
-         <target dev='vdz' bus='virtio'/><readonly/></disk>",
-        root = escaped(&in_pool(&root_volume(id)).to_string_lossy()),
-        format = parts.base_format.name(),
-        base = escaped(&parts.base.to_string_lossy()),
+        "{root}<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{config}'/>\
+         <target dev='vdb' bus='virtio'/><readonly/></disk>{volumes}",
         config = escaped(&config_drive(id).to_string_lossy()),
     )
 }
@@ -276,6 +354,22 @@ mod tests {
         let element = find("metadata").first_element_child().unwrap();
         assert_eq!(element.tag_name().namespace(), Some(NAMESPACE));
         assert_eq!(Mark::parse(&xml[element.range()]), Some(mark));
+    }
+
+    #[test]
+    fn a_disk_lies_on_its_layers_and_the_last_on_its_image() {
+        let disk = Disk::root("1i54", &[3, 1, 0]);
+        assert_eq!(disk.files, ["1i54-root.3.qcow2", "1i54-root.1.qcow2", "1i54-root.qcow2"]);
+        let xml = disk.xml(Some((Path::new("/x.raw"), Format::Raw)), "");
+        let document = roxmltree::Document::parse(&xml).unwrap();
+        let files: Vec<_> = document.descendants().filter_map(|node| node.attribute("file")).collect();
+        let in_pool = |name: &str| in_pool(name).to_string_lossy().into_owned();
+        let wanted: Vec<String> = disk.files.iter().map(|file| in_pool(file)).chain(["/x.raw".to_owned()]).collect();
+        assert_eq!(files, wanted);
+        let data = MachineVolume { name: "1v55".into(), slot: 2, layers: Vec::new() };
+        assert_eq!(Disk::data(&data).files, ["1v55-data.qcow2"]);
+        assert_eq!(Disk::data(&data).target, "vdd");
+        roxmltree::Document::parse(&snapshot(&disk, "a.qcow2", ["vdb"].into_iter())).unwrap();
     }
 
     #[test]

@@ -10,10 +10,13 @@
 mod attach;
 mod client;
 mod console;
+mod disks;
 mod domain;
 mod port;
 
 pub use client::Client;
+pub use disks::LiveDisks;
+pub use domain::Disk;
 
 use super::{Created, Daemon, Driver, DriverInfo, End, Error, Event, Health, LogLine, Observed};
 use crate::environment::Environment;
@@ -26,7 +29,7 @@ use crate::storage::{
 use domain::{Mark, Parts};
 use futures::stream::{BoxStream, StreamExt};
 use stampede_libvirt_protocol::{
-    Answer, Backing, Domain, Event as Happened, LIBVIRT_SOCKET, Off, POOL_PATH, Probed, Request, SOCKET, Volume,
+    Answer, Backing, Domain, Event as Happened, LIBVIRT_SOCKET, Off, POOL_PATH, Probed, Request, SOCKET,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -191,9 +194,11 @@ impl Libvirt {
     async fn disks(&self, assignment: &Assignment, machine: &Machine, image: &Stored, anew: bool) -> Result<(), Error> {
         let capacity = image.capacity.max(machine.disk_mb.saturating_mul(1 << 20));
         let backing = Backing { path: image.path.to_string_lossy().into_owned(), format: image.format };
-        let name = domain::root_volume(&assignment.id);
-        let volume = Volume { name, capacity, backing: Some(backing), anew };
-        self.done("make its disk", LONG, Request::CreateVolume(volume)).await?;
+        let root = Disk::root(&assignment.id, &machine.layers);
+        self.ensure_layers(&root, capacity, Some(&backing), anew).await?;
+        for volume in &machine.volumes {
+            self.ensure_layers(&Disk::data(volume), 0, None, false).await?;
+        }
         let (path, files) = (domain::config_drive(&assignment.id), network::metadata::config_drive(assignment));
         let written = tokio::task::spawn_blocking(move || {
             let files = files.iter().map(|(path, content)| (path.as_str(), content.as_ref()));

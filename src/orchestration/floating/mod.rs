@@ -312,7 +312,7 @@ impl Orchestrator {
     }
 
     /// `transaction`, with an instance's row as `next`, and its claim so that its host hears of it.
-    async fn changed_instance(
+    pub(super) async fn changed_instance(
         &self,
         transaction: Transaction,
         (current, entry): (&Resource, &Entry),

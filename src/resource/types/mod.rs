@@ -56,6 +56,7 @@ mod registration_token;
 mod resource;
 mod schema;
 mod setting;
+mod snapshot;
 mod ssh_key;
 mod storage_pool;
 mod storage_pool_host_map;
@@ -67,7 +68,8 @@ mod volume;
 mod volume_storage_pool_map;
 mod zone;
 
-pub use parts::ip_address as ip_addresses;
+pub use parts::{ip_address as ip_addresses, volume as volumes};
+pub use snapshot::rows as snapshots;
 
 use super::Resource;
 use super::declaration::Type;
@@ -128,6 +130,7 @@ pub const ALL: &[&Type] = &[
     &resource::TYPE,
     &schema::TYPE,
     &setting::TYPE,
+    &snapshot::TYPE,
     &ssh_key::TYPE,
     &storage_pool::TYPE,
     &storage_pool_host_map::TYPE,

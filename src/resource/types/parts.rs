@@ -1,7 +1,7 @@
 //! What is made of what is stored: the rows of types that are parts of others. Each says only what is known.
 
 use crate::resource::derived::{number, part};
-use crate::resource::{Resource, State, floating, instance};
+use crate::resource::{Resource, State, floating, instance, volume};
 use serde_json::Value;
 
 /// Nothing: there are none of that type yet.
@@ -177,28 +177,36 @@ fn made_on(whole: &Resource) -> Option<(u64, u64)> {
     Some((whole.get(instance::HOST)?, whole.get(instance::IMAGE_ID)?))
 }
 
-pub fn volume(_: &str, whole: &Resource) -> Vec<Resource> {
+pub fn volume(base: &str, whole: &Resource) -> Vec<Resource> {
+    if base == volume::BASE {
+        return vec![Resource { kind: volume::SHOWN.into(), ..whole.clone() }];
+    }
     let one = |(_, image): (u64, u64)| {
         let mut row = of_instance(whole, "volume");
         row.set("imageId", image);
         row.set("instanceId", whole.id);
         row.set("deviceNumber", 0);
         row.set("format", if instance::is_machine(whole) { "qcow2" } else { "docker" });
-        row.set("attachedState", "active");
-        row.set("allocationState", "active");
+        row.set(volume::ATTACHED_STATE, "active");
+        row.set(volume::ALLOCATION_STATE, "active");
+        row.set(instance::HOST, whole.get::<u64>(instance::HOST));
+        if instance::is_machine(whole) {
+            row.set(volume::SIZE_MB, whole.get::<u64>(instance::DISK_MB));
+        }
         row
     };
     made_on(whole).map(one).into_iter().collect()
 }
 
-pub fn volume_storage_pool_map(_: &str, whole: &Resource) -> Vec<Resource> {
-    let one = |(host, _): (u64, u64)| {
-        let mut row = of_instance(whole, "volumeStoragePoolMap");
-        row.set("storagePoolId", host);
-        row.set("volumeId", whole.id);
-        row
+pub fn volume_storage_pool_map(base: &str, whole: &Resource) -> Vec<Resource> {
+    let (mut row, host) = if base == volume::BASE {
+        (part(whole, "volumeStoragePoolMap", whole.id), whole.get::<u64>(instance::HOST))
+    } else {
+        (of_instance(whole, "volumeStoragePoolMap"), made_on(whole).map(|(host, _)| host))
     };
-    made_on(whole).map(one).into_iter().collect()
+    row.set("storagePoolId", host);
+    row.set("volumeId", whole.id);
+    Some(row).filter(|_| host.is_some()).into_iter().collect()
 }
 
 /// Instances of one image on one host share it.

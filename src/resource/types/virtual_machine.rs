@@ -16,6 +16,9 @@ const IDENTITY: &[Field] =
 const MEMORY: RangeInclusive<i64> = 16..=1 << 30;
 const PROCESSORS: RangeInclusive<i64> = 1..=255;
 
+/// What changes while it is stopped.
+pub const SIZES: &[&str] = &[names::MEMORY_MB, names::VCPU];
+
 const OWN: &[Field] = &[
     Field::int("compute").create().filtered(),
     Field::string("hostname").filtered(),
@@ -23,12 +26,12 @@ const OWN: &[Field] = &[
     Field::string("imageUuid").create(),
     Field::string("libvirtVncAddress").not_null(),
     Field::string("libvirtVncPassword").not_null(),
-    Field::int(names::MEMORY_MB).create().default(Literal::Int(256)).filtered(),
+    Field::int(names::MEMORY_MB).create().update().default(Literal::Int(256)).filtered(),
     Field::array("networkIds", &Form::Reference("network")).create().write_only(),
     Field::reference("publicIpAddressPoolId", "ipPool").create().update(),
     Field::boolean("startOnCreate").create().not_null().default(Literal::Boolean(true)),
     Field::array("subnetIds", &Form::Reference("subnet")).create().write_only(),
-    Field::int(names::VCPU).create(),
+    Field::int(names::VCPU).create().update(),
 ];
 
 /// The way to its screen, while it runs.
@@ -77,6 +80,18 @@ fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
     limit(input, names::MEMORY_MB, &MEMORY)?;
     limit(input, names::VCPU, &PROCESSORS)?;
     instance::check(input)
+}
+
+/// Of an update.
+///
+/// # Errors
+/// The first that cannot be.
+pub fn check_sizes(changes: &Map<String, Value>) -> Result<(), Invalid> {
+    if let Some(field) = SIZES.iter().find(|field| changes.get(**field).is_some_and(Value::is_null)) {
+        return Err(Invalid::new(InvalidCode::NotNullable, *field, "say how much it is to have, or leave this out"));
+    }
+    limit(changes, names::MEMORY_MB, &MEMORY)?;
+    limit(changes, names::VCPU, &PROCESSORS)
 }
 
 fn limit(input: &Map<String, Value>, field: &str, range: &RangeInclusive<i64>) -> Result<(), Invalid> {

@@ -1,24 +1,31 @@
-//! What a container writes to: its own layer over its image.
+//! What an instance writes to: its own disk, a container's layer over its image; and data volumes of virtual machines.
 
-use super::columns::{COMMON, IDENTITY, OWNER, STATE};
+use super::columns::{COMMON, IDENTITY, OWNER, STATE, action};
 use super::parts;
-use crate::resource::declaration::{Derived, Field, Link, LinkPath, Type};
+use crate::resource::declaration::{Action, Derived, Field, Link, LinkPath, Type};
+use crate::resource::validation::{Invalid, InvalidCode};
+use crate::resource::volume;
+use serde_json::{Map, Value};
 
 const OWN: &[Field] = &[
-    Field::string("allocationState").filtered(),
-    Field::string("attachedState").filtered(),
-    Field::int("deviceNumber").filtered(),
-    Field::string("format").filtered(),
+    Field::string(volume::ALLOCATION_STATE).filtered(),
+    Field::string(volume::ATTACHED_STATE).filtered(),
+    Field::int(volume::SLOT).filtered(),
+    Field::string(volume::FORMAT).filtered(),
+    Field::reference("hostId", "host").filtered(),
     Field::reference("imageId", "image").create().update().filtered(),
-    Field::reference("instanceId", "instance").create().update().filtered(),
-    Field::int("virtualSizeMb").filtered(),
+    Field::reference(volume::INSTANCE, "instance").create().update().filtered(),
+    Field::int(volume::SIZE_MB).create().update().range(1, volume::LARGEST_MB).filtered(),
     Field::reference("zoneId", "zone").create().update().filtered(),
 ];
 
+const ACTIONS: &[Action] = &[action("purge", "volume"), action("remove", "volume"), action("restore", "volume")];
+
 pub const TYPE: Type = Type {
     fields: &[COMMON, OWNER, IDENTITY, STATE, OWN],
-    collection_methods: &["GET"],
-    resource_methods: &["GET"],
+    collection_methods: &["GET", "POST"],
+    resource_methods: &["GET", "PUT", "DELETE"],
+    actions: ACTIONS,
     links: &[
         Link { name: "account", target: "account", path: LinkPath::One("accountId"), create_default: None },
         Link { name: "image", target: "image", path: LinkPath::One("imageId"), create_default: None },
@@ -31,7 +38,20 @@ pub const TYPE: Type = Type {
         },
     ],
     listable: true,
-    admin_writes: true,
-    derived: Some(Derived { from: &["instance"], rows: parts::volume }),
+    check: Some(check),
+    derived: Some(Derived { from: &["instance", "dataVolume"], rows: parts::volume }),
     ..Type::bare("volume", "volumes")
 };
+
+fn check(input: &Map<String, Value>) -> Result<(), Invalid> {
+    if input.contains_key("imageId") {
+        let message =
+            "a volume begins empty; for one with an image on it make a virtual machine, whose disk it then is";
+        return Err(Invalid::new(InvalidCode::InvalidOption, "imageId", message));
+    }
+    if !input.contains_key(volume::SIZE_MB) {
+        let message = "say how large it is to be, in mebibytes: 10240 is 10 GB";
+        return Err(Invalid::new(InvalidCode::MissingRequired, volume::SIZE_MB, message));
+    }
+    Ok(())
+}

@@ -19,6 +19,6 @@ pub const TYPE: Type = Type {
     ],
     listable: true,
     admin_writes: true,
-    derived: Some(Derived { from: &["instance"], rows: parts::volume_storage_pool_map }),
+    derived: Some(Derived { from: &["instance", "dataVolume"], rows: parts::volume_storage_pool_map }),
     ..Type::bare("volumeStoragePoolMap", "volumeStoragePoolMaps")
 };
