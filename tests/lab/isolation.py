@@ -115,14 +115,12 @@ class Apart(LabTest):
         command = ("docker", "exec", container_name(source), "wget", "-qO-", "-T", "2", f"http://{target}:80/")
         return self.host_of(source).run(*command, check=False).stdout.strip() == "here"
 
-    def serving(self, api, host, **fields):
-        command = ["sh", "-c", "mkdir -p /www; echo here > /www/index.html; httpd -f -p 80 -h /www"]
-        row = self.make(api, requestedHostId=self.host_id(host), command="sh", commandArgs=command[1:], wait=False, **fields)
-        return self.api.wait(row, "running")
+    def serving(self, host, **fields):
+        serve = "mkdir -p /www; echo here > /www/index.html; httpd -f -p 80 -h /www"
+        return self.make(requestedHostId=self.host_id(host), command="sh", commandArgs=["-c", serve], **fields)
 
     def put(self, apart):
-        [network] = self.api.list("/v1/hostonlynetworks?uuid=managed-docker0")
-        row = self.api.put(network["links"]["self"].split(":9080", 1)[1], {"accountsApart": apart})
+        row = self.api.put("/v1/hostonlynetworks/1n2", {"accountsApart": apart})
         self.assertIs(row["accountsApart"], apart)
 
     def together(self, rows, meant):
@@ -137,8 +135,8 @@ class Apart(LabTest):
         key = self.api.post("/v1/apikeys", {"accountId": other["id"]})
         theirs = HOSTS[0].api()
         theirs = type(theirs)(HOSTS[0].api_address, key["publicValue"], key["secretValue"])
-        ours = [self.serving(self.api, host) for host in HOSTS[:2]]
-        others = [self.serving(theirs, HOSTS[0], ports=["18080:80/tcp"]), self.serving(theirs, HOSTS[1])]
+        ours = [self.serving(host) for host in HOSTS[:2]]
+        others = [self.serving(HOSTS[0], ports=["18080:80/tcp"], accountId=other["id"]), self.serving(HOSTS[1], accountId=other["id"])]
         rows = (ours, others)
         self.together(rows, True)
         self.put(True)
