@@ -61,11 +61,17 @@ install_build() {
 run this again."
 }
 
-# What the lab needs beside it, and what packages are made and tried with there.
+# What the lab needs beside it.
 install_lab() {
     # shellcheck disable=SC2046
-    install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq \
-        mksquashfs squashfs-tools patchelf patchelf objdump binutils dpkg-deb dpkg ignition-validate ignition)
+    install_packages $(missing mmdebstrap mmdebstrap systemd-nspawn systemd-container ip iproute2 curl curl jq jq)
+}
+
+# What packages are made with, and the files of cloud-config/ tried.
+install_packaging() {
+    # shellcheck disable=SC2046
+    install_packages $(missing mksquashfs squashfs-tools patchelf patchelf objdump binutils dpkg-deb dpkg \
+        ignition-validate ignition)
 }
 
 # What the Rust tests need: a real etcd, nft and ip to look at what the agent made, and who else packs images.

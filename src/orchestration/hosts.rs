@@ -225,7 +225,7 @@ impl Orchestrator {
                 return Ok(Written::one(row, outcome.revision));
             }
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 
     /// What is on its disk alone is not forgotten without a word.

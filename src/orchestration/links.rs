@@ -214,7 +214,7 @@ impl Orchestrator {
             let row = types::instance_link::rows(instance::BASE, &next).into_iter().find(|row| row.id == id);
             return Ok(Written::one(row.ok_or(ServiceError::NotFound)?, revision));
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 
     /// Gives an instance's links those ports of their targets that they lack, as its host found; whether there were any.

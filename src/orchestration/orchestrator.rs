@@ -198,7 +198,7 @@ impl Orchestrator {
                 return Ok(Written::one(next, outcome.revision));
             }
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 
     /// Changes it once, as long as `while_so` holds; nothing where `change` has nothing to change, or somebody was faster.

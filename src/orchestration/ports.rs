@@ -128,7 +128,7 @@ impl Orchestrator {
             let row = types::port::rows(instance::BASE, &next).into_iter().find(|row| row.id == id);
             return Ok(Written::one(row.ok_or(ServiceError::NotFound)?, revision));
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 
     /// Publishes what an instance's image exposes, as its host found it.

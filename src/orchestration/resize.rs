@@ -47,7 +47,7 @@ impl Orchestrator {
                 return Ok(Written::one(next, outcome.revision));
             }
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 
     /// `transaction`, with what its host promises to `next`, where it has a host; `field` is what is too much otherwise.

@@ -58,6 +58,13 @@ pub enum ServiceError {
     Store(#[from] store::Error),
 }
 
+impl ServiceError {
+    /// After as many tries as there are of one change.
+    pub(super) fn busy() -> Self {
+        Self::Conflict("it is being changed by others all the time; try again".into())
+    }
+}
+
 /// See the module's text.
 #[async_trait::async_trait]
 pub trait Service: Debug + Send + Sync {

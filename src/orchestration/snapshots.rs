@@ -15,10 +15,6 @@ use serde_json::Value;
 /// Tries of one change against others who change the same.
 const TRIES: usize = 20;
 
-fn busy() -> ServiceError {
-    ServiceError::Conflict("it is being changed by others all the time; try again".into())
-}
-
 /// A volume's row, or that of an instance for its own disk.
 struct Holder {
     base: &'static str,
@@ -91,7 +87,7 @@ impl Orchestrator {
                 return Ok(holder.shown(number, &row, revision));
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     pub(super) async fn act_on_snapshot(&self, id: u64, action: &str) -> Result<Written, ServiceError> {
@@ -124,7 +120,7 @@ impl Orchestrator {
             }
             return Ok(written);
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// Nothing goes on with what is given up: its guest is down, and stays so until this is written.

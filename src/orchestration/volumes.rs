@@ -29,10 +29,6 @@ pub struct DiskWish {
     pub generation: u64,
 }
 
-fn busy() -> ServiceError {
-    ServiceError::Conflict("it is being changed by others all the time; try again".into())
-}
-
 /// As clients are shown it.
 fn shown(row: &Resource, revision: Revision) -> Written {
     let rows = types::volumes(volume::BASE, row);
@@ -161,7 +157,7 @@ impl Orchestrator {
                 return Ok(shown(&next, outcome.revision));
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// `transaction`, in which `next` becomes a disk of the instance `target`.
@@ -187,7 +183,7 @@ impl Orchestrator {
             let message = format!("{} has {} data volumes; more cannot be", identifier::instance(target), volume::MOST);
             invalid("MaxLimitExceeded", volume::INSTANCE, message)
         })?;
-        let layers = layers_to_know(next);
+        let layers = Layers::of(next).told();
         all.push(Attached { id: next.id, slot, ready: false, layers, rest: Map::new() });
         let mut with = found.clone();
         volume::set(&mut with, &all);
@@ -312,7 +308,7 @@ impl Orchestrator {
                 return Ok(written);
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// `None` where somebody else wrote meanwhile.
@@ -352,7 +348,7 @@ impl Orchestrator {
                 return Ok(Written { resources, revision: outcome.revision, bases: vec![instance::BASE] });
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     pub(super) async fn act_on_volume(
@@ -375,7 +371,7 @@ impl Orchestrator {
                 return Ok(written);
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// Nothing is waited for of a host that is no more in the cluster; whether that was so.
@@ -408,12 +404,6 @@ impl Orchestrator {
         }
         Ok(true)
     }
-}
-
-/// What its instance is to know of a volume's layers.
-fn layers_to_know(volume: &Resource) -> Vec<u32> {
-    let chain = Layers::of(volume).chain();
-    if chain == [0] { Vec::new() } else { chain }
 }
 
 fn without_host(volume: &Resource) -> Resource {

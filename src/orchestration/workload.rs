@@ -98,15 +98,10 @@ fn machine(resource: &Resource, told: GuestData) -> Machine {
         vcpu: resource.get(instance::VCPU).unwrap_or(1),
         memory_mb: resource.get(instance::MEMORY_MB).unwrap_or(MACHINE_MEMORY_MB),
         disk_mb: resource.get(instance::DISK_MB).unwrap_or(0),
-        layers: layers(resource),
+        layers: Layers::of(resource).told(),
         volumes: volumes(resource),
         told,
     }
-}
-
-fn layers(resource: &Resource) -> Vec<u32> {
-    let chain = Layers::of(resource).chain();
-    if chain == [0] { Vec::new() } else { chain }
 }
 
 /// Those that are there, in the order of their places.

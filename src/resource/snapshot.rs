@@ -124,6 +124,12 @@ impl Layers {
         self.down_from(self.active)
     }
 
+    /// The same for who is told of it: nothing, where it is the first alone.
+    pub fn told(&self) -> Vec<u32> {
+        let chain = self.chain();
+        if chain == [0] { Vec::new() } else { chain }
+    }
+
     /// All that there are.
     pub fn all(&self) -> BTreeSet<u32> {
         let tops = self.snapshots.iter().map(|one| one.number).chain([self.active]);

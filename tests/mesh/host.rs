@@ -8,7 +8,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// An agent that is asked to end has its own limits, below this.
+const ENDS: Duration = Duration::from_secs(60);
 
 /// Runs a tool and gives what it says; it has to go well.
 pub fn done(command: &mut Command) -> String {
@@ -140,7 +143,11 @@ network.driver_socket = "{at}/driver.sock"
         // `ip` has become the agent.
         if let Some(mut agent) = self.agent.take() {
             kill(Pid::from_raw(i32::try_from(agent.id()).unwrap()), signal).unwrap();
-            agent.wait().unwrap();
+            let limit = Instant::now() + ENDS;
+            while agent.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < limit, "{} did not end of {signal} within {ENDS:?}", self.name);
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
     }
 

@@ -42,6 +42,11 @@ impl LiveDisks {
         self.disks.values().any(|file| file.starts_with(&stem))
     }
 
+    /// Whether a layer of a disk is among the files that are open.
+    fn is_open(&self, disk: &Disk, layer: u32) -> bool {
+        self.open.contains(&domain::layer(&disk.stem, layer))
+    }
+
     /// Which of a disk's files is written to; `None` where it has none of its layers open.
     fn layer(&self, disk: &Disk) -> Option<usize> {
         let written = self.disks.get(&disk.target)?;
@@ -151,18 +156,31 @@ impl Libvirt {
         Ok(())
     }
 
-    /// Brings one layer of a disk of a guest that runs into the one below; whether that is over.
+    /// Brings one layer of a disk of a guest that runs into the one below; whether that is over. It is only where the guest has the
+    /// upper one open no more: libvirt's job ends also where the disk is full, and then part of what is in there is nowhere else.
     ///
     /// # Errors
-    /// Where libvirt does not answer, or says no.
+    /// Where libvirt does not answer, or says no; or it was broken off.
     pub async fn merge(&self, instance: &str, disk: &Disk, over: u32, under: u32) -> Result<bool, Error> {
+        let action = "merge layers";
+        let is_open = async || Ok::<_, Error>(self.live_disks(instance).await?.map(|live| live.is_open(disk, over)));
+        // Done before, and not told of.
+        if is_open().await? == Some(false) {
+            return Ok(true);
+        }
         let path = |number| domain::in_pool(&domain::layer(&disk.stem, number)).to_string_lossy().into_owned();
         let (uuid, target) = (domain::uuid(instance).to_string(), disk.target.clone());
         let request = Request::Merge { uuid, target, over: path(over), under: path(under) };
-        match self.ask("merge layers", LONG, request).await? {
-            Answer::Done => Ok(true),
-            Answer::Merging => Ok(false),
-            other => Err(astray("merge layers", &other)),
+        match self.ask(action, LONG, request).await? {
+            Answer::Done => {}
+            Answer::Merging => return Ok(false),
+            other => return Err(astray(action, &other)),
+        }
+        match is_open().await? {
+            Some(true) => Err(refused(action, "it was broken off; is the disk that the volumes are on full?")),
+            Some(false) => Ok(true),
+            // Its guest ended meanwhile, and nobody can say. What was brought down lies above it still.
+            None => Ok(false),
         }
     }
 
@@ -233,6 +251,8 @@ mod tests {
         let layer =
             |layers: &[u32]| live.layer(&Disk::data(&MachineVolume { layers: layers.to_vec(), ..volume.clone() }));
         assert_eq!((layer(&[4, 0]), layer(&[6, 5, 4, 0]), layer(&[7, 0])), (Some(0), Some(2), None));
+        let is_open = |layer| live.is_open(&Disk::data(&volume), layer);
+        assert_eq!([0, 3, 4].map(is_open), [true, false, true]);
         assert_eq!(LiveDisks::parse("<domain"), None);
     }
 }

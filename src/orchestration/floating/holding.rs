@@ -77,7 +77,7 @@ impl Orchestrator {
         }
         match self.store().commit(transaction).await?.succeeded {
             true => Ok(Hold::Held),
-            false => Err(super::busy()),
+            false => Err(ServiceError::busy()),
         }
     }
 
@@ -102,7 +102,7 @@ impl Orchestrator {
             Some((_, entry)) if seen.is_some_and(|seen| seen != entry.mod_revision) => Ok(()),
             Some((holder, entry)) if holder.host == host => match self.without_holder(address, &entry, None).await? {
                 true => Ok(()),
-                false => Err(super::busy()),
+                false => Err(ServiceError::busy()),
             },
             _ => Ok(()),
         }

@@ -28,10 +28,6 @@ use serde_json::{Map, Value, json};
 /// Tries of one change against others who change the same.
 const TRIES: usize = 20;
 
-fn busy() -> ServiceError {
-    ServiceError::Conflict("it is being changed by others all the time; try again".into())
-}
-
 /// As clients are shown it.
 fn shown(address: &Resource, revision: Revision) -> Written {
     let row = types::ip_addresses(floating::BASE, address).into_iter().next();
@@ -151,7 +147,7 @@ impl Orchestrator {
                 return Ok(shown(&next, outcome.revision));
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// Has an address lead to another instance, or to its first.
@@ -212,7 +208,7 @@ impl Orchestrator {
                 return Ok(done);
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// Has an address lead nowhere.
@@ -233,7 +229,7 @@ impl Orchestrator {
                 return Ok(done);
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     /// An address as it is without its instance: on its way back where a host has it.
@@ -414,6 +410,6 @@ impl Orchestrator {
                 return Ok(shown(&row, outcome.revision));
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 }

@@ -1,6 +1,6 @@
 //! Pools: no two have an address in common, and each address is had once.
 
-use super::{TRIES, busy};
+use super::TRIES;
 use crate::environment::Environment;
 use crate::membership::Cluster;
 use crate::orchestration::image::resource;
@@ -106,7 +106,7 @@ impl Orchestrator {
                 made => return made,
             }
         }
-        Err(busy())
+        Err(ServiceError::busy())
     }
 
     async fn has_ended(&self, taken: &Taken) -> Result<bool, ServiceError> {

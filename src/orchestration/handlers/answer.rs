@@ -126,7 +126,7 @@ impl Orchestrator {
                 return Ok(true);
             }
         }
-        Err(ServiceError::Conflict("it is being changed by others all the time; try again".into()))
+        Err(ServiceError::busy())
     }
 }
 

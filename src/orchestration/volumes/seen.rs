@@ -1,6 +1,6 @@
 //! What a volume's host saw of it, into its row.
 
-use super::{TRIES, freed, layers_to_know, without_host};
+use super::{TRIES, freed, without_host};
 use crate::orchestration::orchestrator::Orchestrator;
 use crate::orchestration::{ServiceError, StatusError};
 use crate::resource::snapshot::Layers;
@@ -57,7 +57,7 @@ impl Orchestrator {
             if let Some(instance) = volume::instance_of(&current) {
                 let (made, gone) = (*seen == VolumeSeen::Made, *seen == VolumeSeen::Detached);
                 if made || gone || matches!(seen, VolumeSeen::Merged { .. }) {
-                    let layers = layers_to_know(&next);
+                    let layers = Layers::of(&next).told();
                     transaction = self
                         .with_instance(transaction, instance, |all| {
                             all.retain(|one| !gone || one.id != id);
